@@ -1,0 +1,124 @@
+"""Market events, one by one and as struct-of-arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+NULL: Final = np.iinfo(np.int64).min
+"""Stands for a missing value in an int64 column; outside decimal(18,9) and any sane time."""
+
+
+class Kind(IntEnum):
+    """Same order as the symbols of the Avro enum `EventKind`."""
+
+    QUOTE = 0
+    TRADE = 1
+    BAR = 2
+    HEARTBEAT = 3
+    MODEL = 4
+    UNKNOWN = 5
+
+
+class Reason(IntEnum):
+    """Why an event is not used. All but LATE are dead letters; DUPLICATE is only counted."""
+
+    OK = 0
+    # found while decoding
+    TOMBSTONE = 1
+    BAD_MAGIC = 2
+    UNKNOWN_SCHEMA = 3
+    MALFORMED = 4
+    DECIMAL_RANGE = 5
+    UNKNOWN_INSTRUMENT = 6
+    KEY_MISMATCH = 7
+    WRONG_PARTITION = 8
+    # found by the rules for one event
+    UNKNOWN_KIND = 20
+    BAD_TIME = 21
+    MISSING_FIELD = 22
+    NOT_POSITIVE = 23
+    PRICE_RANGE = 24
+    CROSSED = 25
+    BAD_DURATION = 26
+    UNALIGNED = 27
+    BAD_CANDLE = 28
+    BAD_VOLUME = 29
+    BAD_MODEL_ID = 30
+    # found by the instrument's history
+    DUPLICATE = 40
+    JUMP = 41
+    LATE = 42
+
+
+REASON_TEXT: Final[dict[Reason, str]] = {
+    Reason.TOMBSTONE: "the record has no value; expected an Avro MarketEvent",
+    Reason.BAD_MAGIC: "the value does not begin with the Confluent magic byte 0 and a 4-byte schema id",
+    Reason.UNKNOWN_SCHEMA: "the schema id is not one of the MarketEvent schemas known here",
+    Reason.MALFORMED: "the value is not the Avro encoding of its schema (truncated, trailing or invalid bytes)",
+    Reason.DECIMAL_RANGE: "a decimal has more than 18 digits; expected decimal(18,9)",
+    Reason.UNKNOWN_INSTRUMENT: "the instrument is not declared in topology/instruments.toml by this symbol",
+    Reason.KEY_MISMATCH: "the record's key is not the event's instrument in UTF-8",
+    Reason.WRONG_PARTITION: "the record lies in the wrong partition for its key; "
+    "produce with Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
+    Reason.UNKNOWN_KIND: "kind: expected QUOTE, TRADE, BAR, HEARTBEAT or MODEL",
+    Reason.BAD_TIME: "event_time: expected microseconds since 1970, between the years 1970 and 2200",
+    Reason.MISSING_FIELD: "a field that this kind needs is null "
+    "(QUOTE: bid, ask; TRADE: price; BAR: open, high, low, close, duration_s; MODEL: model_id)",
+    Reason.NOT_POSITIVE: "a price is zero or negative after rounding to the tick size",
+    Reason.PRICE_RANGE: "a price is more points of its tick size than 31 bits hold",
+    Reason.CROSSED: "ask is below bid",
+    Reason.BAD_DURATION: "duration_s: only one-minute candles (60) are accepted",
+    Reason.UNALIGNED: "event_time of a BAR is its open time, a whole minute",
+    Reason.BAD_CANDLE: "high is below low, or open or close lies outside them",
+    Reason.BAD_VOLUME: "volume is negative",
+    Reason.BAD_MODEL_ID: "model_id: expected a SHA-256 as 64 lower-case hex digits",
+    Reason.DUPLICATE: "its sequence is not above the last of its instrument and source, nor its time newer",
+    Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event did not follow",
+    Reason.LATE: "its minute has closed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events of a stretch of one partition, in log order, as n-long columns.
+
+    Prices and volume are counts of 1e-9; NULL where missing. A row with `reason` != OK carries
+    nothing else that can be trusted but its offset.
+
+    instrument: (n,) int16, position in Instruments, -1 unknown · kind: (n,) uint8, see Kind
+    event_time: (n,) int64, µs since the epoch · bid … volume: (n,) int64 · duration_s: (n,) int64, s
+    sequence: (n,) int64 · source: (n,) int32, position in `sources` · model: (n,) int32, position in `models`, -1 none
+    reason: (n,) uint8, see Reason · offset: (n,) int64
+    keys, values: the original bytes of each record, or None where the batch does not come from a log
+    """
+
+    instrument: npt.NDArray[np.int16]
+    kind: npt.NDArray[np.uint8]
+    event_time: npt.NDArray[np.int64]
+    bid: npt.NDArray[np.int64]
+    ask: npt.NDArray[np.int64]
+    price: npt.NDArray[np.int64]
+    open: npt.NDArray[np.int64]
+    high: npt.NDArray[np.int64]
+    low: npt.NDArray[np.int64]
+    close: npt.NDArray[np.int64]
+    duration_s: npt.NDArray[np.int64]
+    volume: npt.NDArray[np.int64]
+    sequence: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int32]
+    model: npt.NDArray[np.int32]
+    reason: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    sources: tuple[str, ...]
+    models: tuple[str, ...]
+    keys: Sequence[bytes | None] | None = None
+    values: Sequence[bytes | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.kind)
