@@ -106,7 +106,9 @@ def _instrument(table: dict[str, Any], where: str) -> Instrument:
     except KeyError as error:
         raise ConfigurationError(f"{where}: instrument {symbol!r} lacks {error.args[0]!r}") from error
     except InvalidOperation as error:
-        raise ConfigurationError(f"{where}: instrument {symbol!r}: tick_size and default_spread are decimals") from error
+        raise ConfigurationError(
+            f"{where}: instrument {symbol!r}: tick_size and default_spread are decimals"
+        ) from error
     if instrument.asset_class not in ASSET_CLASSES:
         raise ConfigurationError(f"{where}: instrument {symbol!r}: asset_class is one of {', '.join(ASSET_CLASSES)}")
     if instrument.price_kind not in PRICE_KINDS:

@@ -1,0 +1,1 @@
+"""Market data on Kafka turned into tested, repeatable signals."""
