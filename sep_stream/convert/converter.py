@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sep_stream.convert.machine import HELD, run
 from sep_stream.convert.rules import check_events
-from sep_stream.convert.state import BAR_DTYPE, N_TIMEFRAMES, state_dtype
+from sep_stream.convert.state import N_TIMEFRAMES, state_dtype
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments

@@ -11,7 +11,6 @@ import numba as nb
 import numpy as np
 
 from sep_stream.convert.encodings import next_bit
-from sep_stream.convert.rules import CHECKED_DTYPE
 from sep_stream.convert.state import BAR_DTYPE, N_TIMEFRAMES
 from sep_stream.market.events import NULL, Kind, Reason
 from sep_stream.market.instruments import UNITS_PER_ONE
