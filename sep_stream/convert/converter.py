@@ -17,7 +17,7 @@ from sep_stream.convert.state import N_TIMEFRAMES, state_dtype
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments
-from sep_stream.market.timeframes import DURATION_S, US_PER_S
+from sep_stream.market.timeframes import US_PER_S
 
 STATE_VERSION: Final = 1
 
@@ -245,6 +245,20 @@ class MarketDataConverter:
             windows[name][m1[there]] = base[lane[complete[m1[there]]] + tf] + newest[there] - forward
         return windows
 
+    def latest_price(self, position: int) -> dict[str, Any]:
+        """The newest price of an instrument as a `LatestPrice` record; by event time, the later of equal ones."""
+        row, tick = self.rows[position], self.instruments[position].tick_size
+        price, spread = int(row["price"]), int(row["price_spread"])
+        # the mid is floor((bid + ask + 1) / 2), which gives both back
+        bid = price - (spread + 1) // 2 if spread >= 0 else None
+        return {
+            "instrument": self.instruments[position].symbol,
+            "event_time": int(row["price_time_us"]),
+            "price": price * tick,
+            "bid": None if bid is None else bid * tick,
+            "ask": None if bid is None else (bid + spread) * tick,
+        }
+
     def snapshot(self) -> bytes:
         """The state as bytes that `restore` takes; the same for any chunking of the same events."""
         used = np.flatnonzero((self.rows["watermark_us"] != NULL) | (self.rows["model"] >= 0))
@@ -302,15 +316,6 @@ class MarketDataConverter:
 _EMPTY_SERIES: Final = Series(
     np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int32)
 )
-
-
-def window_times(
-    output: ConvertOutput, anchor: npt.NDArray[np.int64], timeframe: int, parameters: ConvertParameters
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Anchor time, start of the window's first bar and end of its last, in epoch seconds, (n,) int64 each."""
-    times = output.series.open_time_s
-    last = times[anchor + parameters.forward] + DURATION_S[timeframe]
-    return times[anchor], times[anchor - parameters.history + 1], last
 
 
 def _identity(instruments: Instruments, position: int) -> list[Any]:

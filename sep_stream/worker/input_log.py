@@ -1,0 +1,40 @@
+"""What recovery reads: snapshots, committed offsets and stretches of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.settings import Settings
+from sep_stream.worker.convert_stage import InputLog
+
+
+class KafkaInputLog(InputLog):
+    """A stage's input and state topics on the broker."""
+
+    def __init__(self, settings: Settings, topic: str, state_topic: str, group: str) -> None:
+        self._reader, self._topic, self._state_topic, self._group = LogReader(settings), topic, state_topic, group
+
+    def snapshots(self, partition: int) -> list[tuple[int, bytes | None]]:
+        low, high = self._reader.watermarks(self._state_topic, partition)
+        return [
+            (int(offset), value)
+            for batch in self._reader.read(self._state_topic, partition, low, high)
+            for offset, value in zip(batch.offsets, batch.values, strict=True)
+        ]
+
+    def committed(self, partition: int) -> int | None:
+        return self._reader.committed(self._group, self._topic, [partition]).get(partition)
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        return self._reader.watermarks(self._topic, partition)
+
+    def records(
+        self, partition: int, start: int, stop: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Sequence[bytes | None], Sequence[Any]]]:
+        for batch in self._reader.read(self._topic, partition, start, stop):
+            yield batch.offsets, batch.keys, batch.values

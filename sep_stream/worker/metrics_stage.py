@@ -1,0 +1,67 @@
+"""windows → metrics; no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sep_stream.market.avro import Schemas
+from sep_stream.market.bulk_avro import BulkCodec
+from sep_stream.market.instruments import Instruments
+from sep_stream.metrics import WindowParams, compute_metrics
+from sep_stream.scoring.model import METRICS_VERSION
+from sep_stream.worker import wire
+from sep_stream.worker.outbox import Outgoing
+from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records
+from sep_stream.worker.transport import Batch
+
+
+class MetricsStage:
+    """Computes a fetch's windows in one batch, all instruments and timeframes together."""
+
+    name = "metrics"
+
+    def __init__(
+        self,
+        topic: str,
+        output_topic: str,
+        dead_letters: str,
+        schemas: Schemas,
+        instruments: Instruments,
+        params: WindowParams,
+        engine: str,
+        counters: Counters,
+    ) -> None:
+        self.topic, self._output, self._dead_letters = topic, output_topic, dead_letters
+        self._schemas, self._params, self._engine, self._counters = schemas, params, engine, counters
+        self._symbols = wire.Symbols(instruments)
+        self._windows, self._metrics = (BulkCodec(*schemas.of(name)) for name in ("window", "metrics"))
+
+    async def process(self, batch: Batch) -> Processed:
+        decoded = self._windows.decode(batch.values)
+        misfit = wire.misfit_windows(decoded.columns, self._params) & (decoded.errors == 0)
+        refused = decode_faults(batch, decoded.errors, misfit, "Window")
+        rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
+        self._counters.add("metrics", len(rows))
+        self._counters.add("dead_windows", len(refused))
+        return Processed(
+            [
+                *(self._records(batch, wire.take(decoded.columns, rows), rows) if len(rows) else ()),
+                *rejected_records(self._schemas, self._dead_letters, batch, refused),
+            ]
+        )
+
+    def _records(self, batch: Batch, windows: dict[str, Any], rows: Any) -> Iterator[Outgoing]:
+        bits, points, anchors = wire.window_series(windows, self._params)
+        metrics = compute_metrics(bits, points, anchors, self._params, self._engine)
+        columns = wire.metrics_columns(windows, metrics, self._params, METRICS_VERSION)
+        values = self._metrics.encode(columns, len(rows)).values()
+        available_ms = windows["available_at"].tolist()
+        headers = origin(batch, self._engine)
+        for row, value, timestamp_ms in zip(rows.tolist(), values, available_ms, strict=True):
+            record = batch.records[row]
+            yield Outgoing(
+                self._output, batch.partition, record.key, value, timestamp_ms, headers(record.offset)
+            )

@@ -1,0 +1,138 @@
+"""Sends what a batch gave and tells when the broker has all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from sep_stream.errors import DependencyError
+
+QUEUE_MESSAGES_MAX: Final = 200_000
+QUEUE_KBYTES_MAX: Final = 256 * 1024
+DELIVERY_TIMEOUT_MS: Final = 60_000
+"""A send that is not acknowledged by then ends the process: its input stays uncommitted."""
+LINGER_MS: Final = 1
+"""Long enough to fill batches under load, short against a hop's latency."""
+_POLL_S: Final = 0.1
+_FULL_QUEUE_WAIT_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to send. timestamp_ms: 0 where the topic stamps its own."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    timestamp_ms: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The records of one batch on their way."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    sent: int = 0
+    acknowledged: int = 0
+    closed: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def on_report(self, error: KafkaError | None, message: Any) -> None:
+        """Called by the polling thread for each record."""
+        with self._lock:
+            if error is not None:
+                failure = DependencyError(
+                    f"{message.topic()}/{message.partition()}: the broker did not take a record: {error.str()}; "
+                    "its input is not committed and will be handled again"
+                )
+                self.loop.call_soon_threadsafe(self._fail, failure)
+                return
+            self.acknowledged += 1
+            self._resolve_if_done()
+
+    def close(self) -> None:
+        """No more records follow."""
+        with self._lock:
+            self.closed = True
+            self._resolve_if_done()
+
+    def _resolve_if_done(self) -> None:
+        if self.closed and self.acknowledged == self.sent:
+            self.loop.call_soon_threadsafe(self._succeed)
+
+    def _succeed(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def _fail(self, failure: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(failure)
+
+
+class Outbox:
+    """An idempotent producer, `acks=all`, whose sends are awaited batch by batch.
+
+    librdkafka rather than Faust's own producer: ten times the records per second on one core.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._producer = Producer(
+            {
+                **config,
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": LINGER_MS,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
+                "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
+                "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
+                "message.max.bytes": 4 * 1024 * 1024,
+            }
+        )
+        self._stop = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="outbox", daemon=True)
+        self._poller.start()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            self._producer.poll(_POLL_S)
+
+    async def send(self, records: Iterable[Outgoing]) -> Delivery:
+        """Hand records to the producer, waiting while its queue is full; await `.future` for the broker's word."""
+        loop = asyncio.get_running_loop()
+        delivery = Delivery(loop, loop.create_future())
+        produce, on_report = self._producer.produce, delivery.on_report
+        for record in records:
+            while True:
+                try:
+                    produce(
+                        record.topic, record.value, record.key, record.partition, on_report, record.timestamp_ms,
+                        record.headers or None,
+                    )  # fmt: skip
+                    break
+                except BufferError:
+                    await asyncio.sleep(_FULL_QUEUE_WAIT_S)
+                except KafkaException as error:
+                    raise DependencyError(f"{record.topic}: cannot send: {error.args[0].str()}") from error
+            delivery.sent += 1
+        delivery.close()
+        return delivery
+
+    def broker_answers(self, timeout_s: float) -> bool:
+        try:
+            self._producer.list_topics(timeout=timeout_s)
+        except KafkaException:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._stop.set()
+        self._poller.join()

@@ -1,0 +1,226 @@
+"""Runs the chosen stages in this process until told to stop, caught up, or broken."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from mode import CrashingSupervisor
+
+from sep_stream.errors import ConfigurationError, DependencyError, SepError
+from sep_stream.market.avro import load_schemas
+from sep_stream.metrics import WindowParams
+from sep_stream.runtime import topics as topic_admin
+from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
+from sep_stream.runtime.resources import resource
+from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.topology import Topology
+from sep_stream.worker.caught_up import CaughtUp
+from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
+from sep_stream.worker.input_log import KafkaInputLog
+from sep_stream.worker.metrics_stage import MetricsStage
+from sep_stream.worker.models import LogModels
+from sep_stream.worker.outbox import Outbox
+from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
+from sep_stream.worker.stage import BatchAgent, Counters, Stage
+from sep_stream.worker.transport import Batch, BatchApp
+
+STAGES: Final = ("convert", "metrics", "score")
+"""In the order of the data."""
+
+COMMIT_INTERVAL_S: Final = 1.0
+POLL_RECORDS_MAX: Final = 5_000
+"""Records of a fetch: more would block the loop for long, fewer cost speed."""
+BUFFERED_BATCHES_MAX: Final = 16
+SESSION_TIMEOUT_S: Final = 10.0
+HEARTBEAT_INTERVAL_S: Final = 1.0
+BROKER_CHECK_INTERVAL_S: Final = 2.0
+BROKER_SILENCE_S_MAX: Final = 8.0
+"""A broker that answers nothing for this long ends the process."""
+COUNTERS_LOG_INTERVAL_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    """The stages in the order of the data; ConfigurationError for an unknown one."""
+    unknown = [s for s in stages if s not in STAGES]
+    if unknown or not stages:
+        raise ConfigurationError(f"stages: expected some of {', '.join(STAGES)}, got {', '.join(stages) or 'none'}")
+    return tuple(s for s in STAGES if s in stages)
+
+
+class Worker:
+    """One process of the pipeline.
+
+    stages: names in the order of the data · engine: of the metrics · until_caught_up: stop once every stage has
+    handled what its input held, `market.events` as of the start · rebuild_state: don't trust snapshots
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stages: Sequence[str],
+        engine: str = "auto",
+        until_caught_up: bool = False,
+        rebuild_state: bool = False,
+    ) -> None:
+        self.settings, self.stage_names, self.engine = settings, check_stages(stages), engine
+        self.until_caught_up, self.rebuild_state = until_caught_up, rebuild_state
+        self.counters = Counters()
+        self.topology = Topology.load()
+        self.names = {t.name: settings.prefix + t.name for t in self.topology.topics}
+        self.schemas = load_schemas(resource("schemas") / "avro")
+        self._failure: asyncio.Future[None]
+
+    def run(self) -> None:
+        """Blocks until done. Raises the error that ended the work."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._failure = loop.create_future()
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        brokers = resolve_brokers(self.settings)
+        await asyncio.to_thread(topic_admin.check, self.settings)
+        caught_up = CaughtUp(self.settings, self.stage_names, self.names)
+        if self.until_caught_up:
+            await asyncio.to_thread(caught_up.mark_start)
+        outbox = Outbox(librdkafka(self.settings))
+        apps = [self._app(name, brokers, outbox) for name in self.stage_names]
+        _settle_garbage_collector()
+        log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
+        for app in apps:
+            app.loop = loop
+            await app.start()
+        ends = [asyncio.create_task(stopped.wait()), asyncio.create_task(self._watch_broker(outbox, brokers))]
+        if self.until_caught_up:
+            ends.append(asyncio.create_task(caught_up.wait()))
+        counting = asyncio.create_task(self._log_counters())
+        try:
+            done, _ = await asyncio.wait([self._failure, *ends, *_crashes(apps)], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (counting, *ends):
+                task.cancel()
+            log.info("worker ends", **self.counters.counts)
+        await self._stop(apps, outbox)
+
+    async def _stop(self, apps: Sequence[BatchApp], outbox: Outbox) -> None:
+        """Commit what is done and leave the groups; only after an orderly end."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                for app in apps:
+                    await app.stop()
+        except TimeoutError:
+            log.warning("worker did not stop in time; what was not committed will be handled again")
+        outbox.close()
+
+    def fail(self, error: BaseException) -> None:
+        """The first error ends the worker."""
+        if not self._failure.done() and not isinstance(error, asyncio.CancelledError):
+            self._failure.set_exception(error)
+
+    def _app(self, name: str, brokers: str, outbox: Outbox) -> BatchApp:
+        app = BatchApp(
+            self.settings.prefix + name,
+            stage=name,
+            broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
+            store="memory://",
+            autodiscover=False,
+            datadir=self.settings.data_dir / "faust",
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            consumer_auto_offset_reset="earliest",
+            consumer_group_instance_id=self.settings.group_instance,
+            broker_commit_interval=COMMIT_INTERVAL_S,
+            broker_max_poll_records=POLL_RECORDS_MAX,
+            broker_session_timeout=SESSION_TIMEOUT_S,
+            broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
+            broker_rebalance_timeout=SESSION_TIMEOUT_S,
+            stream_buffer_maxsize=BUFFERED_BATCHES_MAX,
+        )
+        stage = self._stage(name, app.is_current)
+        agent = BatchAgent(app, stage, outbox, self.fail)
+        app.agent(app.batch_topic(stage.topic), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
+        return app
+
+    def _stage(self, name: str, is_current: Callable[[Batch], bool]) -> Stage:
+        s, names, instruments = self.settings, self.names, self.topology.instruments
+        params = WindowParams(s.history, s.forward, s.samples, s.eps, s.hold)
+        if name == "convert":
+            return ConvertStage(
+                ConvertTopics(
+                    events=names["market.events"],
+                    bars=names["bars"],
+                    windows=names["windows"],
+                    prices=names["prices.latest"],
+                    late=names["late"],
+                    dead_letters=names["dead.letters"],
+                    state=names["convert.state"],
+                ),
+                self.schemas,
+                instruments,
+                s.convert_parameters(),
+                s.partitions,
+                KafkaInputLog(s, names["market.events"], names["convert.state"], s.prefix + name),
+                is_current,
+                self.counters,
+                self.rebuild_state,
+            )
+        if name == "metrics":
+            return MetricsStage(
+                names["windows"], names["metrics"], names["dead.letters"], self.schemas, instruments, params,
+                self.engine, self.counters,
+            )  # fmt: skip
+        topics = ScoreTopics(
+            names["metrics"], names["signals"], names["signals.latest"], names["patterns"], names["dead.letters"]
+        )
+        models = LogModels(s, self.schemas, names["models"])
+        return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
+
+    async def _watch_broker(self, outbox: Outbox, brokers: str) -> None:
+        """Raises DependencyError once the broker has been silent for too long."""
+        loop = asyncio.get_running_loop()
+        heard_s = loop.time()
+        while True:
+            await asyncio.sleep(BROKER_CHECK_INTERVAL_S)
+            if await asyncio.to_thread(outbox.broker_answers, BROKER_CHECK_INTERVAL_S):
+                heard_s = loop.time()
+            elif loop.time() - heard_s > BROKER_SILENCE_S_MAX:
+                raise DependencyError(
+                    f"the broker at {brokers} has not answered for {loop.time() - heard_s:.0f} s; "
+                    "check that it runs (`sep-stream status`, `sep-stream up`) and that --brokers names it"
+                )
+
+    async def _log_counters(self) -> None:
+        seen: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(COUNTERS_LOG_INTERVAL_S)
+            if self.counters.counts != seen:
+                seen = dict(self.counters.counts)
+                log.info("worker counts", **seen)
+
+
+def _crashes(apps: Sequence[BatchApp]) -> list[asyncio.Task[Any]]:
+    async def crashed(app: BatchApp) -> None:
+        await app._crashed.wait()
+        cause = app.crash_reason
+        raise cause if isinstance(cause, SepError) else DependencyError(f"{app.stage}: {cause!r}")
+
+    return [asyncio.create_task(crashed(app)) for app in apps]
+
+
+def _settle_garbage_collector() -> None:
+    """Batches make many objects that die young: collect seldom, and never what start-up made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 50)

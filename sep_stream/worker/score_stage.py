@@ -1,0 +1,147 @@
+"""metrics → signals, signals.latest, patterns; no state but the models it has loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sep_stream.market.avro import Schemas
+from sep_stream.market.bulk_avro import BulkCodec, VarColumn
+from sep_stream.market.instruments import Instruments
+from sep_stream.market.timeframes import TIMEFRAMES
+from sep_stream.metrics import WindowParams
+from sep_stream.scoring.ids import pattern_id
+from sep_stream.scoring.model import METRICS_VERSION, Model
+from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
+from sep_stream.worker import wire
+from sep_stream.worker.outbox import Outgoing
+from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records
+from sep_stream.worker.transport import Batch
+
+
+class ModelSource(Protocol):
+    def get(self, model_id: str) -> Model:
+        """The model, once its manifest has arrived; ModelError if it does not within the time it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTopics:
+    metrics: str
+    signals: str
+    latest: str
+    patterns: str
+    dead_letters: str
+
+
+class ScoreStage:
+    """Scores a fetch's metrics under the models stamped on them."""
+
+    name = "score"
+
+    def __init__(
+        self,
+        topics: ScoreTopics,
+        schemas: Schemas,
+        instruments: Instruments,
+        params: WindowParams,
+        models: ModelSource,
+        counters: Counters,
+    ) -> None:
+        self.topic = topics.metrics
+        self._topics, self._schemas, self._instruments, self._params = topics, schemas, instruments, params
+        self._models, self._counters = models, counters
+        self._symbols = wire.Symbols(instruments)
+        self._metrics, self._signal, self._pattern = (
+            BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern")
+        )
+        self._cache = ScoreCache()
+
+    async def process(self, batch: Batch) -> Processed:
+        decoded = self._metrics.decode(batch.values)
+        misfit = wire.misfit_metrics(decoded.columns, self._params) & (decoded.errors == 0)
+        refused = decode_faults(batch, decoded.errors, misfit, "Metrics")
+        rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
+        metrics = wire.take(decoded.columns, rows)
+        records, ids = wire.metric_records(metrics, self._params, self._symbols)
+        models = {model_id: await asyncio.to_thread(self._models.get, model_id) for model_id in ids}
+        signals = score_records(
+            records, [models[i] for i in ids], self._instruments.symbols, self._params, self._cache
+        )
+        self._counters.add("signals", len(signals))
+        self._counters.add("windows_without_model", len(rows) - len(signals))
+        self._counters.add("dead_metrics", len(refused))
+        return Processed(
+            [
+                *(self._records(batch, metrics, records, signals, ids, rows) if len(signals) else ()),
+                *rejected_records(self._schemas, self._topics.dead_letters, batch, refused),
+            ]
+        )
+
+    def _records(
+        self,
+        batch: Batch,
+        metrics: Mapping[str, Any],
+        records: MetricRecords,
+        signals: Signals,
+        ids: tuple[str, ...],
+        rows: Any,
+    ) -> Iterator[Outgoing]:
+        columns = wire.signal_columns(signals, metrics, ids, METRICS_VERSION)
+        values = self._signal.encode(columns, len(signals)).values()
+        sources = [batch.records[row] for row in rows[signals.row].tolist()]
+        available_ms = columns["available_at"].tolist()
+        headers = origin(batch, "score")
+        latest: dict[bytes, Outgoing] = {}
+        timeframes = records.timeframe[signals.row].tolist()
+        for k, value in enumerate(values):
+            source = sources[k]
+            origin_headers = headers(source.offset)
+            yield Outgoing(
+                self._topics.signals, batch.partition, source.key, value, available_ms[k], origin_headers
+            )
+            key = b"%b|%b" % (source.key, TIMEFRAMES[timeframes[k]].encode())
+            latest[key] = Outgoing(self._topics.latest, batch.partition, key, value, 0, origin_headers)
+        yield from latest.values()
+        yield from self._patterns(batch, signals, records, ids, sources, available_ms)
+
+    def _patterns(
+        self,
+        batch: Batch,
+        signals: Signals,
+        records: MetricRecords,
+        ids: tuple[str, ...],
+        sources: list[Any],
+        available_ms: list[int],
+    ) -> Iterator[Outgoing]:
+        chosen = np.flatnonzero(signals.direction != 0)
+        if not len(chosen):
+            return
+        rows = signals.row[chosen]
+        instrument = records.instrument[rows].tolist()
+        names = [
+            pattern_id(ids[model], self._instruments[i].symbol, TIMEFRAMES[tf], anchor)
+            for model, i, tf, anchor in zip(
+                signals.model[chosen].tolist(),
+                instrument,
+                records.timeframe[rows].tolist(),
+                records.own.anchor_time_s[rows].tolist(),
+                strict=True,
+            )
+        ]
+        columns = {
+            "pattern_id": VarColumn.from_list([name.encode() for name in names]),
+            "instrument": self._symbols.column(records.instrument[rows]),
+            "path": VarColumn.from_rows(np.ascontiguousarray(records.own.metrics.path[rows], "<f4").view(np.uint8)),
+            "confidence": signals.confidence[chosen],
+        }
+        headers = origin(batch, "score")
+        values = self._pattern.encode(columns, len(chosen)).values()
+        for k, value in zip(chosen.tolist(), values, strict=True):
+            source = sources[k]
+            yield Outgoing(
+                self._topics.patterns, batch.partition, source.key, value, available_ms[k], headers(source.offset)
+            )

@@ -1,0 +1,108 @@
+"""`worker --processes N`: N workers of one group, restarted with bounded backoff."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from sep_stream.errors import DependencyError
+
+BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Waits before the restarts of a child; a child that fails once more gives up the whole."""
+HEALTHY_S: Final = 60.0
+"""A child that ran this long starts over with its backoff."""
+STOP_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.2
+_USAGE_ERROR: Final = 2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    slot: int
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    failures: int = 0
+    restart_at_s: float = 0.0
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs `command` N times, each with a group instance of its own, so that a restarted child takes up its old
+    partitions without a rebalance."""
+
+    command: Sequence[str]
+    processes: int
+    _children: list[_Child] = field(default_factory=list, init=False)
+    _stopping: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Blocks until all are done or told to stop. Raises DependencyError when a child keeps failing."""
+        self._children = [_Child(slot) for slot in range(self.processes)]
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while not self._stopping and not all(child.done for child in self._children):
+                for child in self._children:
+                    self._tend(child)
+                time.sleep(_POLL_S)
+        finally:
+            self._stop_all()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, *_: object) -> None:
+        self._stopping = True
+
+    def _tend(self, child: _Child) -> None:
+        now_s = time.monotonic()
+        if child.done:
+            return
+        if child.process is None:
+            if now_s >= child.restart_at_s:
+                self._start(child, now_s)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        child.process = None
+        if code == 0:
+            child.done = True
+            return
+        if now_s - child.started_s > HEALTHY_S:
+            child.failures = 0
+        if code == _USAGE_ERROR or child.failures == len(BACKOFF_S):
+            raise DependencyError(f"worker process {child.slot} ended with exit code {code}; its message is above")
+        wait_s = BACKOFF_S[child.failures]
+        child.failures += 1
+        child.restart_at_s = now_s + wait_s
+        log.warning("worker process ended; restarting", slot=child.slot, exit_code=code, in_s=wait_s)
+
+    def _start(self, child: _Child, now_s: float) -> None:
+        instance = f"{socket.gethostname()}-{os.getpid()}-{child.slot}"
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "sep_stream", *self.command], env={**os.environ, "SEP_GROUP_INSTANCE": instance}
+        )
+        child.started_s = now_s
+
+    def _stop_all(self) -> None:
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,263 @@
+"""A Faust transport that hands an agent one message per fetched stretch of a partition.
+
+Faust spends most of its time per message. Here a message is a `Batch`: the records of one partition that one fetch
+returned. Agents, consumer groups, rebalances and supervision stay Faust's own. Offsets become committable in the
+order of the fetches, once `acknowledge` was called for every batch up to them; `docs/decisions/batch-transport.md`
+tells what of Faust and aiokafka this reaches into, and why.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import faust
+import faust.app.base
+import numpy as np
+import numpy.typing as npt
+from faust.events import Event
+from faust.serializers.schemas import Schema
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from sep_stream.errors import StateError
+from sep_stream.worker.failpoints import reach
+
+FETCH_WAIT_MS_MAX: Final = 500
+"""How long the broker may hold a fetch that has nothing to return."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition, in offset order, as one fetch returned them.
+
+    epoch: grows with each assignment and seek of the partition · number: counts the fetches of the epoch from 0
+    next_offset: where the fetch after this one begins, or later
+    """
+
+    topic: str
+    partition: int
+    records: list[Any]
+    next_offset: int
+    epoch: int
+    number: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        return [r.key for r in self.records]
+
+    @property
+    def values(self) -> list[bytes | None]:
+        return [r.value for r in self.records]
+
+    def starting_at(self, offset: int) -> Batch:
+        """The batch without the records below `offset`."""
+        kept = [r for r in self.records if r.offset >= offset]
+        return Batch(self.topic, self.partition, kept, self.next_offset, self.epoch, self.number)
+
+
+class BatchSchema(Schema):
+    """Passes a batch to the agent as it is: decoding is the stage's work."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        async def event_of(message: Any, *, propagate: bool = False) -> Event:
+            return Event(app, None, message.value, None, message)
+
+        return event_of
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The batches of an epoch in fetch order, and the offset below which all are acknowledged."""
+
+    epoch: int
+    pending: deque[Any] = field(default_factory=deque)
+    committable: int | None = None
+    expected_number: int = 0
+
+    def add(self, message: Any) -> None:
+        batch: Batch = message.value
+        if batch.number != self.expected_number:
+            raise StateError(
+                f"{batch.topic}/{batch.partition}: fetch {batch.number} of epoch {batch.epoch} arrived where "
+                f"{self.expected_number} was due: records went missing between fetch and agent"
+            )
+        self.expected_number += 1
+        self.advance()
+        self.pending.append(message)
+
+    def advance(self) -> int | None:
+        while self.pending and self.pending[0].acked:
+            self.committable = self.pending.popleft().value.next_offset
+        return self.committable
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Wraps what a fetch returned, stamped with the partition's epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.epochs: dict[TP, int] = defaultdict(int)
+        self._numbers: dict[TP, int] = defaultdict(int)
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        for name, value in (("_fetch_max_wait_ms", FETCH_WAIT_MS_MAX), ("_isolation_level", "read_committed")):
+            if not hasattr(consumer, name):
+                raise StateError(f"aiokafka's consumer has no {name}: the batch transport fits the pinned version only")
+            setattr(consumer, name, value)
+        return consumer
+
+    def _new_epoch(self, partitions: Iterable[Any]) -> None:
+        for partition in partitions:
+            tp = TP(*partition)
+            self.epochs[tp] += 1
+            self._numbers[tp] = 0
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        async def seek() -> Mapping[TP, int]:
+            consumer = self._ensure_consumer()
+            self._new_epoch(consumer.assignment())
+            offsets = await consumer.seek_to_committed()
+            self._new_epoch(consumer.assignment())
+            return offsets
+
+        return await self.call_thread(seek)
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self._new_epoch(partitions)
+        await super()._seek_wait(consumer, partitions)
+
+    def seek(self, partition: TP, offset: int) -> None:
+        self._new_epoch([partition])
+        super().seek(partition, offset)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._new_epoch(assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
+    ) -> Any:
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        return {TP(*tp): self._wrapped(TP(*tp), records) for tp, records in fetched.items() if records}
+
+    def _wrapped(self, tp: TP, records: list[Any]) -> list[Any]:
+        # No task of this thread has run since the fetcher gave these up, so the epoch fits their position.
+        if tp.topic not in self.app.batch_topics:
+            return records
+        number = self._numbers[tp]
+        self._numbers[tp] += 1
+        return [Batch(tp.topic, tp.partition, records, records[-1].offset + 1, self.epochs[tp], number)]
+
+
+class _Consumer(driver.Consumer):
+    """Keeps a ledger per partition, so that only what was acknowledged in order is committed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ledgers: dict[TP, _Ledger] = {}
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def epoch(self, tp: TP) -> int:
+        return self._thread.epochs[tp]
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        fetched = await super()._getmany(active_partitions, timeout)
+        return {tp: records for tp, records in fetched.items() if not self._overtaken(tp, records)}
+
+    def _overtaken(self, tp: TP, records: list[Any]) -> bool:
+        """Has a seek or a new assignment come between the fetch and now?"""
+        return bool(records) and isinstance(records[0], Batch) and records[0].epoch != self.epoch(tp)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, Batch):
+            return super()._to_message(tp, record)
+        last = record.records[-1]
+        message = ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, None, None, record,
+            None, 0, len(record), tp, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+        ledger = self._ledgers.get(tp)
+        if ledger is None or ledger.epoch != record.epoch:
+            ledger = self._ledgers[tp] = _Ledger(record.epoch)
+        ledger.add(message)
+        return message
+
+    def acknowledge(self, message: Any) -> None:
+        """All that a batch gave has been acknowledged by the broker: its offsets may be committed."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        yield from super()._filter_tps_with_pending_acks(topics)
+        yield from (tp for tp in self._ledgers if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        # Never Faust's own count for these topics: an ack after a revoke would commit what nobody handled.
+        if tp.topic not in self.app.batch_topics:
+            return super()._new_offset(tp)
+        ledger = self._ledgers.get(tp)
+        if ledger is None or ledger.epoch != self.epoch(tp):
+            return None
+        return ledger.advance()
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        reach(f"{self.app.stage}.before_commit")
+        committed = await super()._commit(offsets)
+        reach(f"{self.app.stage}.after_commit")
+        return committed
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if tp.topic not in self.app.batch_topics:  # the ledger knows each batch's next offset
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        if tp.topic not in self.app.batch_topics:  # Faust would sleep a second once every partition is "full"
+            super().on_buffer_full(tp)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._ledgers.pop(tp, None)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class _BootStrategy(faust.app.base.BootStrategy):
+    enable_web = False  # its table page would serve data on all interfaces
+
+
+class BatchApp(faust.App):
+    """A Faust app whose `batch_topic`s arrive as batches. stage: names it in failpoints and logs."""
+
+    BootStrategy = _BootStrategy
+
+    def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
+        self.stage = stage
+        self.batch_topics: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
+
+    def batch_topic(self, name: str) -> Any:
+        self.batch_topics.add(name)
+        return self.topic(name, schema=BatchSchema(), internal=False)
+
+    def is_current(self, batch: Batch) -> bool:
+        """Is the batch of the partition's present assignment and position?"""
+        return self.consumer.epoch(TP(batch.topic, batch.partition)) == batch.epoch

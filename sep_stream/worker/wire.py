@@ -1,0 +1,324 @@
+"""Between the core's arrays and the columns of the Avro schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sep_stream.convert import ConvertOutput, ConvertParameters, pack_bits, unpack_bits
+from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.market.events import NULL
+from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
+from sep_stream.market.timeframes import DURATION_S
+from sep_stream.metrics import MetricsBatch, WindowParams
+from sep_stream.scoring.gate import GATE_REASONS
+from sep_stream.scoring.signals import MetricRecords, Signals, WindowMetrics
+
+Columns = dict[str, Any]
+
+MS_PER_S: Final = 1000
+DURATION: Final = np.array(DURATION_S, np.int64)
+_DIRECTION_SYMBOL: Final = {1: 0, -1: 1, 0: 2}  # of the Avro enum: BUY, SELL, HOLD
+_CONFIRMATIONS: Final = ((1, "m5"), (2, "m15"))
+
+
+def take(columns: Mapping[str, Any], rows: npt.NDArray[np.intp]) -> Columns:
+    """The rows of decoded columns."""
+    return {name: _rows(column, rows) for name, column in columns.items()}
+
+
+class Symbols:
+    """The instruments' symbols as Avro strings and record keys."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self.keys = [symbol.encode() for symbol in instruments.symbols]
+        self._position = {key: position for position, key in enumerate(self.keys)}
+
+    def column(self, instrument: npt.NDArray[np.int16]) -> VarColumn:
+        return VarColumn.from_codes(instrument.astype(np.int32), self.keys)
+
+    def positions(self, column: VarColumn) -> npt.NDArray[np.int16]:
+        """Positions (n,) int16 of the instruments named, -1 where unknown."""
+        codes, table = column.intern()
+        found = np.array([self._position.get(name, -1) for name in table] + [-1], np.int16)
+        return found[codes]
+
+
+def bar_columns(bars: npt.NDArray[np.void], instruments: Instruments, symbols: Symbols) -> Columns:
+    tick = instruments.tick_units[bars["instrument"]]
+    return {
+        "instrument": symbols.column(bars["instrument"]),
+        "timeframe": bars["timeframe"].astype(np.int64),
+        "open_time": bars["open_time_s"] * MS_PER_S,
+        "index": bars["index"],
+        **{name: bars[name] * tick for name in ("open", "high", "low", "close")},
+        "volume": _volume(bars["volume_units"], bars["volume_nanos"]),
+        "spread": _spread(bars["spread"], tick),
+    }
+
+
+def _volume(units: npt.NDArray[np.int64], nanos: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n, 2) int64: high and low half of units * 10^9 + nanos as a 128-bit integer."""
+    halves = np.zeros((len(units), 2), np.int64)
+    fits = units < 2**63 // UNITS_PER_ONE - 1
+    halves[:, 1] = np.where(fits, units, 0) * UNITS_PER_ONE + nanos
+    for row in np.flatnonzero(~fits):
+        total = int(units[row]) * UNITS_PER_ONE + int(nanos[row])
+        halves[row] = total >> 64, np.array(total & (2**64 - 1), np.uint64).astype(np.int64)
+    return halves
+
+
+def _spread(points: npt.NDArray[np.int64], tick: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.where(points < 0, NULL, points * tick)
+
+
+def window_columns(
+    output: ConvertOutput, parameters: ConvertParameters, instruments: Instruments, symbols: Symbols
+) -> Columns:
+    bars = output.bars[output.windows["bar"]]
+    tick = instruments.tick_units[bars["instrument"]]
+    gather = _WindowGather(output, parameters)
+    columns: Columns = {
+        "instrument": symbols.column(bars["instrument"]),
+        "timeframe": bars["timeframe"].astype(np.int64),
+        "history": np.full(len(bars), parameters.history, np.int64),
+        "forward": np.full(len(bars), parameters.forward, np.int64),
+        **gather.columns(output.windows["anchor"], bars["timeframe"]),
+        "bar_index": bars["index"],
+        "bar_open_time": bars["open_time_s"] * MS_PER_S,
+        "bar_open": bars["open"] * tick,
+        "bar_close": bars["close"] * tick,
+        "bar_spread": _spread(bars["spread"], tick),
+    }
+    for timeframe, name in _CONFIRMATIONS:
+        present = output.windows[name] >= 0
+        columns[name] = present
+        anchor = np.where(present, output.windows[name], output.windows["anchor"])
+        nested = gather.columns(anchor, np.full(len(bars), timeframe))
+        columns |= {f"{name}.{field}": column for field, column in nested.items()}
+    return columns
+
+
+class _WindowGather:
+    """Cuts windows out of the series of an output."""
+
+    def __init__(self, output: ConvertOutput, parameters: ConvertParameters) -> None:
+        self.output, self.parameters = output, parameters
+        self.models = [model.encode() for model in output.models]
+
+    def columns(self, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]) -> Columns:
+        series, p = self.output.series, self.parameters
+        first, last = anchor - p.history + 1, anchor + p.forward
+        bits = series.bits[first[:, None] + np.arange(p.window_bars)]
+        prices = series.close[anchor[:, None] + np.arange(p.forward + 1)]
+        return {
+            "anchor_time": series.open_time_s[anchor] * MS_PER_S,
+            "start_time": series.open_time_s[first] * MS_PER_S,
+            "available_at": (series.open_time_s[last] + DURATION[timeframe]) * MS_PER_S,
+            "bits": VarColumn.from_rows(pack_bits(bits).view(np.uint8)),
+            "prices": VarColumn.from_rows(np.ascontiguousarray(prices, "<i4").view(np.uint8)),
+            "model_id": VarColumn.from_codes(series.model[last], self.models),
+        }
+
+
+def misfit_windows(columns: Mapping[str, Any], params: WindowParams) -> npt.NDArray[np.bool_]:
+    """Rows (n,) bool of decoded windows that were not made with these lengths."""
+    bits_bytes = -(-(params.history + params.forward) // 64) * 8
+    bad = (columns["history"] != params.history) | (columns["forward"] != params.forward)
+    for prefix in ("", "m5.", "m15."):
+        present = columns[prefix[:-1]] if prefix else np.ones(len(bad), np.bool_)
+        bad |= present & (columns[f"{prefix}bits"].length != bits_bytes)
+        bad |= present & (columns[f"{prefix}prices"].length != 4 * (params.forward + 1))
+    return bad
+
+
+def window_series(
+    columns: Mapping[str, Any], params: WindowParams
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """bits (m,), points (m,) and anchors (k,) of all windows of decoded records: the records' own first, then the
+    M5 and the M15 windows that are present."""
+    span = params.history + params.forward
+    bits, prices = [], []
+    for prefix in ("", "m5.", "m15."):
+        rows = np.flatnonzero(columns[prefix[:-1]]) if prefix else np.arange(len(columns["history"]))
+        words = _fixed_rows(columns[f"{prefix}bits"], rows, -(-span // 64) * 8)
+        bits.append(unpack_bits(words.view("<u8"), span))
+        prices.append(_fixed_rows(columns[f"{prefix}prices"], rows, 4 * (params.forward + 1)).view("<i4"))
+    all_prices = np.concatenate(prices)
+    points = np.zeros((len(all_prices), span), np.int32)
+    points[:, params.history - 1 :] = all_prices
+    anchors = np.arange(len(all_prices), dtype=np.int64) * span + params.history - 1
+    return np.concatenate(bits).ravel(), points.ravel(), anchors
+
+
+def _fixed_rows(column: VarColumn, rows: npt.NDArray[np.intp], width: int) -> npt.NDArray[np.uint8]:
+    """(len(rows), width) uint8: the bytes of rows that all have that length."""
+    return np.ascontiguousarray(column.data[column.start[rows][:, None] + np.arange(width)])
+
+
+def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: WindowParams, version: str) -> Columns:
+    """Columns of `metrics` for decoded windows and the metrics of their `window_series`."""
+    n = len(windows["history"])
+    kept = ("instrument", "timeframe", "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread")
+    columns: Columns = {name: windows[name] for name in kept}
+    columns["metrics_version"] = VarColumn.from_codes(np.zeros(n, np.int32), [version.encode()])
+    for name in ("history", "forward", "samples", "hold"):
+        columns[name] = np.full(n, getattr(params, name), np.int64)
+    columns["eps"] = np.full(n, params.eps)
+    start = 0
+    for prefix in ("", "m5.", "m15."):
+        present = windows[prefix[:-1]] if prefix else np.ones(n, np.bool_)
+        count = int(present.sum())
+        # An absent record takes the place of row 0: its columns are not written.
+        rows = np.where(present, start + np.cumsum(present) - 1, 0)
+        start += count
+        if prefix:
+            columns[prefix[:-1]] = present
+        part = _metric_fields(metrics.take(rows))
+        columns |= {f"{prefix}{field}": column for field, column in part.items()}
+        for name in ("anchor_time", "start_time", "available_at", "model_id"):
+            columns[f"{prefix}{name}"] = windows[f"{prefix}{name}"]
+    return columns
+
+
+def _metric_fields(m: MetricsBatch) -> Columns:
+    return {
+        **{f"n{k}": m.counts[:, k].astype(np.int64) for k in range(3)},
+        **{f"initial_{v}": m.initial[:, k] for k, v in enumerate("hcs")},
+        "lambda": m.lam,
+        **{f"damped_{v}": m.damped[:, k] for k, v in enumerate("hcs")},
+        "settled_at": m.settled_at.astype(np.int64),
+        "converged": m.converged,
+        "path": VarColumn.from_rows(np.ascontiguousarray(m.path, "<f4").view(np.uint8)),
+        "potential": m.potential,
+        "rupture_collapse": m.rupture_collapse,
+        "qbsa_probes": m.probes.astype(np.int64),
+        "qbsa_corrections": m.corrections.astype(np.int64),
+        "qbsa_ratio": m.ratio,
+        "qbsa_collapse": m.qbsa_collapse,
+    }
+
+
+def metric_records(
+    columns: Mapping[str, Any], params: WindowParams, symbols: Symbols
+) -> tuple[MetricRecords, tuple[str, ...]]:
+    """The scorer's input from decoded metrics, and the model ids that it refers to."""
+    ids: dict[bytes, int] = {}
+    parts = {prefix: _window_metrics(columns, prefix, params, ids) for prefix in ("", "m5.", "m15.")}
+    records = MetricRecords(
+        instrument=symbols.positions(columns["instrument"]),
+        timeframe=columns["timeframe"].astype(np.uint8),
+        own=parts[""],
+        m5=parts["m5."],
+        m15=parts["m15."],
+    )
+    return records, tuple(model.decode() for model in ids)
+
+
+def _window_metrics(
+    columns: Mapping[str, Any], prefix: str, params: WindowParams, ids: dict[bytes, int]
+) -> WindowMetrics:
+    n = len(columns["history"])
+    present = columns[prefix[:-1]] if prefix else np.ones(n, np.bool_)
+    codes, table = columns[f"{prefix}model_id"].intern()
+    position = np.array([ids.setdefault(model, len(ids)) for model in table] + [-1], np.int32)
+    path = np.zeros((n, 3 * params.samples), np.float32)
+    rows = np.flatnonzero(present)
+    path[rows] = _fixed_rows(columns[f"{prefix}path"], rows, 12 * params.samples).view("<f4")
+    metrics = MetricsBatch(
+        initial=_stack(columns, prefix, "initial_", np.float64),
+        lam=columns[f"{prefix}lambda"],
+        damped=_stack(columns, prefix, "damped_", np.float64),
+        settled_at=columns[f"{prefix}settled_at"].astype(np.int32),
+        converged=columns[f"{prefix}converged"],
+        path=path,
+        potential=columns[f"{prefix}potential"],
+        counts=np.stack([columns[f"{prefix}n{k}"] for k in range(3)], axis=1).astype(np.int32),
+        rupture_collapse=columns[f"{prefix}rupture_collapse"],
+        probes=columns[f"{prefix}qbsa_probes"].astype(np.int32),
+        corrections=columns[f"{prefix}qbsa_corrections"].astype(np.int32),
+        ratio=columns[f"{prefix}qbsa_ratio"],
+        qbsa_collapse=columns[f"{prefix}qbsa_collapse"],
+    )
+    times = [columns[f"{prefix}{name}"] // MS_PER_S for name in ("anchor_time", "start_time", "available_at")]
+    return WindowMetrics(present, *times, position[codes], metrics)
+
+
+def _stack(columns: Mapping[str, Any], prefix: str, stem: str, dtype: Any) -> npt.NDArray[Any]:
+    return np.stack([columns[f"{prefix}{stem}{v}"] for v in "hcs"], axis=1).astype(dtype)
+
+
+def misfit_metrics(columns: Mapping[str, Any], params: WindowParams) -> npt.NDArray[np.bool_]:
+    """Rows (n,) bool of decoded metrics that were not made with these parameters."""
+    bad = columns["eps"] != params.eps
+    for name in ("history", "forward", "samples", "hold"):
+        bad |= columns[name] != getattr(params, name)
+    for prefix in ("", "m5.", "m15."):
+        present = columns[prefix[:-1]] if prefix else np.ones(len(bad), np.bool_)
+        bad |= present & (columns[f"{prefix}path"].length != 12 * params.samples)
+    return bad
+
+
+def signal_columns(
+    signals: Signals, metrics: Mapping[str, Any], model_ids: Sequence[str], version: str
+) -> Columns:
+    """Columns of `signal` for the signals of decoded metrics."""
+    rows = signals.row
+    direction = np.array([_DIRECTION_SYMBOL[d] for d in (1, 0, -1)], np.int64)  # by 1 - direction
+    kept = ("instrument", "timeframe", "anchor_time", "available_at", "bar_index", "bar_open_time", "bar_open",
+            "bar_close", "bar_spread")  # fmt: skip
+    return {
+        **{name: _rows(metrics[name], rows) for name in kept},
+        "signal_id": _text(signals.signal_id),
+        "direction": direction[1 - signals.direction.astype(np.int64)],
+        "reason": VarColumn.from_codes(signals.reason.astype(np.int32) - 1, [b"library", b"weight"]),
+        "confidence": signals.confidence,
+        "p_up": signals.p_up,
+        "expected_move": signals.expected_move,
+        "gate_passed": signals.gate_passed,
+        "gate_failed": _gate_failed(signals.gate),
+        "confirmed": signals.confirmed,
+        "m5_signal_id": _text(signals.m5_signal_id),
+        "m15_signal_id": _text(signals.m15_signal_id),
+        "matches": _text([_matches(signals, k) for k in range(len(rows))]),
+        "model_id": VarColumn.from_codes(signals.model.astype(np.int32), [m.encode() for m in model_ids]),
+        "metrics_version": VarColumn.from_codes(np.zeros(len(rows), np.int32), [version.encode()]),
+    }
+
+
+def _rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
+    return column.take(rows) if isinstance(column, VarColumn) else column[rows]
+
+
+def _text(values: Sequence[str | None]) -> VarColumn:
+    return VarColumn.from_list([None if v is None else v.encode() for v in values])
+
+
+def _gate_failed(gate: npt.NDArray[np.uint8]) -> VarColumn:
+    table = [
+        json.dumps([reason for bit, reason in enumerate(GATE_REASONS) if mask >> bit & 1]).encode()
+        for mask in range(2 ** len(GATE_REASONS))
+    ]
+    return VarColumn.from_codes(gate.astype(np.int32), table)
+
+
+def _matches(signals: Signals, k: int) -> str:
+    """The best matches of signal k as canonical JSON."""
+    return json.dumps(
+        [
+            {"row": row, "anchor_time": anchor, "cosine": cosine, "outcome": outcome}
+            for row, anchor, cosine, outcome in zip(
+                signals.match_row[k].tolist(),
+                signals.match_anchor_time_s[k].tolist(),
+                signals.match_cosine[k].tolist(),
+                signals.match_outcome[k].tolist(),
+                strict=True,
+            )
+            if row >= 0
+        ],
+        separators=(",", ":"),
+    )
