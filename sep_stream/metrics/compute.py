@@ -43,9 +43,11 @@ def compute_metrics(
 
 def _as_points(points: npt.ArrayLike) -> npt.NDArray[np.int32]:
     array = np.asarray(points)
+    if array.size == 0:
+        return np.empty(0, np.int32)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"points: expected one series of integers, got {array.dtype} of shape {array.shape}")
-    if array.dtype != np.int32 and array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+    if array.dtype != np.int32 and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
         raise InputError(f"points: expected 32-bit integers, got {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, np.int32)
 

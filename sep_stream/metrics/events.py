@@ -52,8 +52,10 @@ def event_runs(events: npt.ArrayLike) -> EventRuns:
 def as_bits(bits: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """The series (n,) uint8, contiguous; InputError if anything in it is not 0 or 1."""
     array = np.asarray(bits)
+    if array.size == 0:
+        return np.empty(0, np.uint8)
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_):
         raise InputError(f"bits: expected one series of integers, got {array.dtype} of shape {array.shape}")
-    if array.size and (array.min() < 0 or array.max() > 1):
+    if array.min() < 0 or array.max() > 1:
         raise InputError(f"bits: expected 0 and 1, got {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, np.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def clamp(value: float, low: float, high: float) -> float:
 
 def event_counts(bits: Sequence[int]) -> tuple[int, int, int]:
     """How many NULL, FLIP and RUPTURE events adjacent bits make."""
-    events = [a + b for a, b in zip(bits, bits[1:], strict=False)]
+    events = [a + b for a, b in pairwise(bits)]
     return events.count(0), events.count(1), events.count(2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ class Outgoing:
     key: bytes
     value: bytes
     timestamp_ms: int = 0
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(slots=True)
@@ -114,9 +114,14 @@ class Outbox:
             while True:
                 try:
                     produce(
-                        record.topic, record.value, record.key, record.partition, on_report, record.timestamp_ms,
-                        record.headers or None,
-                    )  # fmt: skip
+                        record.topic,
+                        record.value,
+                        record.key,
+                        record.partition,
+                        on_delivery=on_report,
+                        timestamp=record.timestamp_ms,
+                        headers=list(record.headers),
+                    )
                     break
                 except BufferError:
                     await asyncio.sleep(_FULL_QUEUE_WAIT_S)

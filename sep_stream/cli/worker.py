@@ -1,0 +1,59 @@
+"""`sep-stream worker`: runs the stages of the pipeline."""
+
+from __future__ import annotations
+
+import click
+
+from sep_stream.cli._common import settings_options
+from sep_stream.runtime.settings import Settings
+
+STAGES = "convert,metrics,score"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sep-stream worker
+  sep-stream worker --stages convert,metrics
+  sep-stream worker --processes 2 --until-caught-up"""
+)
+@click.option("--stages", default=STAGES, show_default=True, help="The stages to run, separated by commas.")
+@click.option(
+    "--engine", default="auto", show_default=True, type=click.Choice(["auto", "reference", "cpu"]), help="Of the metrics."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Run this many worker processes and restart those that end. Left out: one, in the foreground, no restarts.",
+)
+@click.option("--until-caught-up", is_flag=True, help="Stop once all that the topics hold has been handled.")
+@click.option(
+    "--rebuild-state", is_flag=True, help="Make the converter's state anew from the log, without its snapshots."
+)
+@settings_options
+def worker(
+    settings: Settings, stages: str, engine: str, processes: int | None, until_caught_up: bool, rebuild_state: bool
+) -> None:
+    """Turn market events into bars, windows, metrics and signals.
+
+    A crash loses nothing: what was not committed is handled again, with the same results. Start more workers, here or
+    elsewhere, to share the partitions.
+    """
+    names = [name.strip() for name in stages.split(",") if name.strip()]
+    if processes is None:
+        from sep_stream.worker.runner import Worker
+        from sep_stream.worker.warm_up import warm_up
+
+        worker = Worker(settings, names, engine, until_caught_up, rebuild_state)
+        warm_up(names)
+        worker.run()
+        return
+    from sep_stream.worker.runner import check_stages
+    from sep_stream.worker.supervisor import Supervisor
+    from sep_stream.worker.warm_up import warm_up
+
+    warm_up(check_stages(names))
+    command = ["worker", "--stages", stages, "--engine", engine]
+    command += ["--until-caught-up"] if until_caught_up else []
+    command += ["--rebuild-state"] if rebuild_state else []
+    Supervisor(command, processes, settings.environment()).run()

@@ -1,0 +1,1 @@
+"""What happens in a market: events, instruments, and how both travel."""

@@ -1,0 +1,92 @@
+"""The declared schemas, and single records through fastavro."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+
+from sep_stream.errors import ConfigurationError, InputError
+
+MAGIC: Final = 0
+HEADER_BYTES: Final = 5
+"""Confluent's frame: the magic byte and a 4-byte big-endian schema id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """raw: as declared · parsed: as fastavro wants it."""
+
+    name: str
+    schema_id: int
+    raw: Mapping[str, Any]
+    parsed: Any
+
+
+class Schemas:
+    """The schemas of `schemas/avro` by name and by id."""
+
+    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+        self._by_name = dict(schemas)
+        self._by_id = {schema.schema_id: schema for schema in schemas.values()}
+
+    def __iter__(self) -> Iterator[Schema]:
+        return iter(self._by_name.values())
+
+    def __getitem__(self, name: str) -> Schema:
+        return self._by_name[name]
+
+    def of(self, name: str) -> tuple[Mapping[str, Any], int]:
+        """(raw schema, id): what a BulkCodec is made of."""
+        schema = self._by_name[name]
+        return schema.raw, schema.schema_id
+
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
+        """A framed record. Raises InputError if it does not fit the schema."""
+        schema = self._by_name[name]
+        out = io.BytesIO()
+        out.write(bytes([MAGIC]) + schema.schema_id.to_bytes(4, "big"))
+        try:
+            fastavro.schemaless_writer(out, schema.parsed, record)
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+            raise InputError(f"{name}: the record does not fit its schema: {error}") from error
+        return out.getvalue()
+
+    def decode(self, value: bytes) -> tuple[str, dict[str, Any]]:
+        """(schema name, record) of a framed value. Raises InputError that tells what is wrong with it."""
+        if len(value) < HEADER_BYTES or value[0] != MAGIC:
+            raise InputError("the value does not begin with the magic byte 0 and a 4-byte schema id")
+        schema_id = int.from_bytes(value[1:HEADER_BYTES], "big")
+        schema = self._by_id.get(schema_id)
+        if schema is None:
+            raise InputError(f"schema id {schema_id} is not one of those known here")
+        body = io.BytesIO(value[HEADER_BYTES:])
+        try:
+            record: Any = fastavro.schemaless_reader(body, schema.parsed, None)
+        except Exception as error:  # noqa: BLE001 - fastavro raises many kinds on garbage
+            raise InputError(f"the value is not an Avro {schema.name}: {type(error).__name__} {error}") from error
+        if body.read(1):
+            raise InputError(f"the value has bytes after its Avro {schema.name}")
+        return schema.name, record
+
+
+def load_schemas(folder: Path) -> Schemas:
+    """The schemas of a folder: NAME.avsc with the ids of ids.json. ConfigurationError names a file that is wrong."""
+    ids_file = folder / "ids.json"
+    try:
+        ids: dict[str, int] = json.loads(ids_file.read_text())
+        return Schemas({name: _load(folder / f"{name}.avsc", name, schema_id) for name, schema_id in ids.items()})
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{error.filename}: not found; it belongs to the package") from error
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{folder}: not JSON: {error}") from error
+
+
+def _load(path: Path, name: str, schema_id: int) -> Schema:
+    raw = json.loads(path.read_text())
+    return Schema(name, schema_id, raw, fastavro.parse_schema(raw))

@@ -1,0 +1,124 @@
+"""`score`: what a library says of some paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sep_stream.scoring.calibration import Calibration
+from sep_stream.scoring.library import PathLibrary, quantise
+from sep_stream.scoring.nearest import Nearest, nearest_blocks
+
+MATCHES: Final = 32
+"""Blocks that vote."""
+BLOCKS_MIN: Final = 16
+"""With fewer blocks that have an eligible row, a score holds."""
+NAMED_MATCHES: Final = 5
+"""Best matches that a score names."""
+
+BUY: Final = 1
+SELL: Final = -1
+HOLD: Final = 0
+
+
+class HoldReason(IntEnum):
+    """Why a score says nothing; NONE also where it holds because p is exactly a half."""
+
+    NONE = 0
+    LIBRARY = 1
+    WEIGHT = 2
+
+
+IDENTITY: Final = Calibration()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreBatch:
+    """The scores of n paths.
+
+    p_up, p: (n,) float64, before and after calibration · direction: (n,) int8, BUY, SELL or HOLD
+    reason: (n,) uint8, see HoldReason · confidence: (n,) float64 · expected_move: (n,) float64, points
+    match_row: (n, 5) int64, -1 where there are fewer · match_cosine: (n, 5) float64, 0 there
+    blocks: (n,) int64, blocks with an eligible row
+    """
+
+    p_up: npt.NDArray[np.float64]
+    p: npt.NDArray[np.float64]
+    direction: npt.NDArray[np.int8]
+    reason: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float64]
+    expected_move: npt.NDArray[np.float64]
+    match_row: npt.NDArray[np.int64]
+    match_cosine: npt.NDArray[np.float64]
+    blocks: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.p)
+
+
+def score(
+    library: PathLibrary,
+    block_rows: int,
+    paths: npt.NDArray[np.float32],
+    window_start_s: npt.NDArray[np.int64],
+    calibration: Calibration = IDENTITY,
+    matches: int = MATCHES,
+    min_blocks: int = BLOCKS_MIN,
+) -> ScoreBatch:
+    """Scores of paths (n, 3K) whose windows begin at `window_start_s` (n,), by the blocks of rows nearest to each.
+
+    A path sees only rows whose outcome was known when its window began. block_rows: rows that share one vote, the
+    forward length. sep-metrics/1, section 7.
+    """
+    eligible = np.searchsorted(library.outcome_at_s, window_start_s, side="right").astype(np.int64)
+    queries = quantise(paths, library.mu, library.sigma)
+    nearest = nearest_blocks(library.tiles, queries, eligible, block_rows, matches)
+    blocks = -(-eligible // block_rows)
+    p_up, expected_move, weight = _vote(nearest, library.outcome, matches)
+
+    reason = np.where(
+        blocks < min_blocks, HoldReason.LIBRARY, np.where(weight == 0.0, HoldReason.WEIGHT, HoldReason.NONE)
+    ).astype(np.uint8)
+    speaks = reason == HoldReason.NONE
+    p_up = np.where(speaks, p_up, 0.5)
+    p = np.where(speaks, calibration.apply(p_up), 0.5)
+    return ScoreBatch(
+        p_up=p_up,
+        p=p,
+        direction=np.where(p > 0.5, BUY, np.where(p < 0.5, SELL, HOLD)).astype(np.int8),
+        reason=reason,
+        confidence=np.maximum(p, 1.0 - p),
+        expected_move=np.where(speaks, expected_move, 0.0),
+        match_row=_named(nearest.row, -1),
+        match_cosine=_named(nearest.cosine, 0),
+        blocks=blocks,
+    )
+
+
+def _vote(
+    nearest: Nearest, outcome: npt.NDArray[np.int32], matches: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """p_up, expected move and the sum of weights; sums in rank order, where a missing match adds +0.0."""
+    weight_sum, up_sum, move_sum = (np.zeros(len(nearest.row)) for _ in range(3))
+    for rank in range(matches):
+        rows = nearest.row[:, rank]
+        moves = np.zeros(len(rows))
+        moves[rows >= 0] = outcome[rows[rows >= 0]]
+        c = np.maximum(0.0, nearest.cosine[:, rank])
+        weight = c * c
+        weight_sum += weight
+        up_sum += weight * np.where(moves > 0, 1.0, np.where(moves < 0, 0.0, 0.5))
+        move_sum += weight * moves
+    expected = np.divide(move_sum, weight_sum, out=np.zeros(len(move_sum)), where=weight_sum != 0.0)
+    return (up_sum + 1.0) / (weight_sum + 2.0), expected, weight_sum
+
+
+def _named(columns: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
+    """The first NAMED_MATCHES of k columns, `missing` where k is less."""
+    named = np.full((len(columns), NAMED_MATCHES), missing, columns.dtype)
+    named[:, : columns.shape[1]] = columns[:, :NAMED_MATCHES]
+    return named
