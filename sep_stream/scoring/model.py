@@ -100,8 +100,7 @@ class Model:
             )
         if len(library) and library.outcome_at_s[-1] > self.training_cut_s:
             raise ModelError(
-                f"{where}: an outcome known at {library.outcome_at_s[-1]}, "
-                f"after the training cut {self.training_cut_s}"
+                f"{where}: an outcome known at {library.outcome_at_s[-1]}, after the training cut {self.training_cut_s}"
             )
 
     def library(self, symbol: str, timeframe: str) -> PathLibrary:

@@ -1,0 +1,179 @@
+"""Reads stretches of topics in bulk, by partition and offset, outside any consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from sep_stream.errors import DependencyError, InputError
+from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.settings import Settings
+
+BATCH_RECORDS_MAX: Final = 50_000
+SILENCE_S_MAX: Final = 15.0
+"""A read that brings nothing for this long before its end is an error."""
+REQUEST_TIMEOUT_S: Final = 8.0
+_POLL_S: Final = 0.25
+_RETRY_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Records of one partition in offset order. offsets, timestamps_ms: (n,) int64 · keys, values: n long."""
+
+    offsets: npt.NDArray[np.int64]
+    timestamps_ms: npt.NDArray[np.int64]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+class LogReader:
+    """Bulk reads with read_committed isolation. Raises DependencyError when the broker does not answer in time and
+    InputError for a topic that is not there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def partitions(self, topic: str) -> list[int]:
+        found = self._ask(lambda consumer: consumer.list_topics(topic, REQUEST_TIMEOUT_S)).topics[topic]
+        if found.error is not None:
+            raise InputError(f"topic {topic!r}: {found.error.str()}; `sep-stream topics create` makes the topics")
+        return sorted(found.partitions)
+
+    def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        """The partition's first offset and the one that the next record will get."""
+        tp = TopicPartition(topic, partition)
+        low, high = self._ask(lambda consumer: consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S, cached=False))
+        return int(low), int(high)
+
+    def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int:
+        """Offset of the first record with that timestamp or a later one; the end if there is none."""
+        at = TopicPartition(topic, partition, time_ms)
+        [found] = self._ask(lambda consumer: consumer.offsets_for_times([at], REQUEST_TIMEOUT_S))
+        return int(found.offset) if found.offset >= 0 else self.watermarks(topic, partition)[1]
+
+    def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The group's committed offsets by partition; partitions without one are left out."""
+        tps = [TopicPartition(topic, p) for p in partitions]
+        found = self._ask(lambda consumer: consumer.committed(tps, REQUEST_TIMEOUT_S), **{"group.id": group})
+        return {tp.partition: tp.offset for tp in found if tp.offset != OFFSET_INVALID}
+
+    def _ask(self, request: Callable[[Consumer], Any], **extra: Any) -> Any:
+        """The answer to a request; asked again while the broker says that it can't tell yet."""
+        deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+        consumer = self._consumer(**extra)
+        try:
+            while True:
+                try:
+                    return request(consumer)
+                except KafkaException as error:
+                    if not _is_passing(error.args[0]) or time.monotonic() > deadline_s:
+                        raise self._unavailable(error) from error
+                time.sleep(_RETRY_S)
+        finally:
+            consumer.close()
+
+    def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
+        """The records with start <= offset < stop. Offsets without a record (compacted, or a transaction's marker)
+        are passed over: the end is told by position, not by count."""
+        if start >= stop:
+            return
+        consumer = self._consumer()
+        try:
+            consumer.assign([TopicPartition(topic, partition, start)])
+            yield from self._until(consumer, TopicPartition(topic, partition), stop)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+
+    def _until(self, consumer: Consumer, tp: TopicPartition, stop: int) -> Iterator[RecordBatch]:
+        heard_s = time.monotonic()
+        while True:
+            messages = _fetch(consumer)
+            records = [m for m in messages if m.error() is None]
+            wanted = [m for m in records if m.offset() < stop]
+            if wanted:
+                yield _batch(wanted)
+            position = consumer.position([tp])[0].offset
+            if position >= stop or len(wanted) < len(records):
+                return
+            if any(m.error() is not None and m.error().code() == KafkaError._PARTITION_EOF for m in messages):
+                return
+            _raise_fatal(messages)
+            if messages:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > SILENCE_S_MAX:
+                raise DependencyError(
+                    f"{tp.topic}/{tp.partition}: nothing arrived for {SILENCE_S_MAX:.0f} s at offset {position}, "
+                    f"before {stop}; is the broker at {self._address()} up?"
+                )
+
+    def _consumer(self, **extra: Any) -> Consumer:
+        return Consumer(
+            librdkafka(
+                self._settings,
+                **{
+                    "group.id": "sep-stream-reader",
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "error",
+                    "isolation.level": "read_committed",
+                    "enable.partition.eof": True,
+                    "fetch.queue.backoff.ms": 10,
+                    "queued.min.messages": 50_000,
+                    **extra,
+                },
+            )
+        )
+
+    def _address(self) -> str:
+        return str(librdkafka(self._settings)["bootstrap.servers"])
+
+    def _unavailable(self, error: KafkaException) -> DependencyError:
+        return DependencyError(
+            f"the broker at {self._address()} does not answer: {error.args[0].str()}; "
+            "check that it runs (`sep-stream status`, `sep-stream up`) and that --brokers names it"
+        )
+
+
+def _is_passing(error: KafkaError) -> bool:
+    """Does the broker only have to finish something, such as choosing the leader of a new partition?"""
+    return error.code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    )
+
+
+def _fetch(consumer: Consumer) -> list[Message]:
+    """What is there, without waiting for more once something is: `consume` alone waits its timeout out."""
+    first = consumer.poll(_POLL_S)
+    return [] if first is None else [first, *consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
+
+
+def _raise_fatal(messages: Iterable[Message]) -> None:
+    for message in messages:
+        error = message.error()
+        if error is not None and not error.retriable():
+            raise InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
+
+
+def _batch(messages: list[Message]) -> RecordBatch:
+    n = len(messages)
+    return RecordBatch(
+        np.fromiter((m.offset() for m in messages), np.int64, n),
+        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+    )

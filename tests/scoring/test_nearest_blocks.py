@@ -1,0 +1,90 @@
+"""The search against a full sort in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sep_stream.scoring.nearest import TILE_ROWS, Tiles, nearest_blocks
+
+Rows = npt.NDArray[np.int8]
+
+
+def cosine(a: list[int], b: list[int]) -> float:
+    dot, norms = (sum(x * y for x, y in zip(u, v, strict=True)) for u, v in ((a, b), (a, a))), sum(x * x for x in b)
+    product, square = dot
+    return product / math.sqrt(float(square * norms)) if square * norms else 0.0
+
+
+def full_sort(rows: Rows, query: list[int], eligible: int, block_rows: int, k: int) -> list[tuple[float, int]]:
+    """(cosine, row) of the best blocks: greatest cosine first, then the later row."""
+    scored = [(cosine(query, row), r) for r, row in enumerate(rows[:eligible].tolist())]
+    best = [max(scored[start : start + block_rows]) for start in range(0, len(scored), block_rows)]
+    return sorted(best, reverse=True)[:k]
+
+
+def assert_as_sorted(rows: Rows, queries: Rows, eligible: list[int], block_rows: int, k: int) -> None:
+    found = nearest_blocks(Tiles.of(rows), queries, np.array(eligible, np.int64), block_rows, k)
+    for j, query in enumerate(queries.tolist()):
+        expected = full_sort(rows, query, eligible[j], block_rows, k)
+        assert found.count[j] == len(expected)
+        assert found.row[j].tolist() == [r for _, r in expected] + [-1] * (k - len(expected))
+        assert found.cosine[j].tolist() == [c for c, _ in expected] + [0.0] * (k - len(expected))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(0, 2**32 - 1))
+def test_equals_a_full_sort_where_most_rows_tie(data: st.DataObject, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width = data.draw(st.sampled_from([3, 9, 48]))
+    palette = rng.integers(-2, 3, (data.draw(st.integers(1, 6)), width)) * rng.integers(0, 60, (1, 1))
+    palette[0] = 0
+    n = data.draw(st.integers(0, 400))
+    rows = palette[rng.integers(0, len(palette), n)].astype(np.int8)
+    queries = np.vstack([palette, rng.integers(-127, 128, (1, width))]).astype(np.int8)
+    eligible = data.draw(st.lists(st.integers(0, n), min_size=len(queries), max_size=len(queries)))
+    assert_as_sorted(rows, queries, eligible, data.draw(st.integers(1, 70)), data.draw(st.sampled_from([1, 5, 32])))
+
+
+@pytest.mark.parametrize("block_rows", [1, 48, 64, 100])
+def test_equals_a_full_sort_across_tiles(block_rows: int) -> None:
+    rng = np.random.default_rng(3)
+    n = 3 * TILE_ROWS + 17
+    rows = np.clip(np.rint(rng.normal(size=(n, 48)) * 32), -127, 127).astype(np.int8)
+    rows[5] = rows[TILE_ROWS + 3] = rows[-1]
+    rows[100] = 0
+    queries = np.vstack([rows[[5, 700]], -rows[[5]], np.zeros((1, 48))]).astype(np.int8)
+    assert_as_sorted(rows, queries, [n, TILE_ROWS, n - 1, n], block_rows, 32)
+
+
+def test_the_largest_values_do_not_overflow() -> None:
+    rows = np.full((200, 48), 127, np.int8)
+    rows[::2] = -127
+    assert_as_sorted(rows, np.full((1, 48), -127, np.int8), [200], 3, 32)
+
+
+def test_rows_that_differ_by_less_than_the_margin_are_told_apart() -> None:
+    rng = np.random.default_rng(4)
+    base = rng.integers(60, 128, 48)
+    rows = np.repeat(base[None, :], 4 * TILE_ROWS, axis=0)
+    rows[np.arange(len(rows)), rng.integers(0, 48, len(rows))] -= rng.integers(0, 2, len(rows))
+    assert_as_sorted(rows.astype(np.int8), base[None, :].astype(np.int8), [len(rows)], 64, 32)
+
+
+def test_each_query_has_its_own_prefix() -> None:
+    rows = np.ones((10, 3), np.int8)
+    found = nearest_blocks(Tiles.of(rows), np.ones((3, 3), np.int8), np.array([0, 4, 10]), 4, 2)
+    assert found.row.tolist() == [[-1, -1], [3, -1], [9, 7]]
+    assert found.count.tolist() == [0, 1, 2]
+
+
+def test_a_product_of_minus_zero_ranks_with_zero() -> None:
+    rows = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], np.int8)
+    found = nearest_blocks(Tiles.of(rows), np.array([[0, -1, 0]], np.int8), np.array([3]), 1, 3)
+    assert found.row.tolist() == [[2, 1, 0]]
+    assert np.signbit(found.cosine).any() == np.False_
