@@ -10,8 +10,7 @@ import numpy as np
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.instruments import Instruments
-from sep_stream.metrics import WindowParams, compute_metrics
-from sep_stream.scoring.model import METRICS_VERSION
+from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records

@@ -13,7 +13,6 @@ from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
 from sep_stream.market.avro import load_schemas
-from sep_stream.metrics import WindowParams
 from sep_stream.runtime import topics as topic_admin
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.resources import resource
@@ -74,7 +73,7 @@ class Worker:
         self.until_caught_up, self.rebuild_state = until_caught_up, rebuild_state
         self.counters = Counters()
         self.topology = Topology.load()
-        self.names = {t.name: settings.prefix + t.name for t in self.topology.topics}
+        self.names = {t.name: settings.topic(t.name) for t in self.topology.topics}
         self.schemas = load_schemas(resource("schemas") / "avro")
         self._failure: asyncio.Future[None]
 
@@ -89,7 +88,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         brokers = resolve_brokers(self.settings)
-        await asyncio.to_thread(topic_admin.check, self.settings)
+        await asyncio.to_thread(topic_admin.check, self.settings, self.topology)
         caught_up = CaughtUp(self.settings, self.stage_names, self.names)
         if self.until_caught_up:
             await asyncio.to_thread(caught_up.mark_start)
@@ -99,7 +98,7 @@ class Worker:
         log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
         for app in apps:
             app.loop = loop
-            await app.start()
+        await asyncio.gather(*(app.start() for app in apps))
         ends = [asyncio.create_task(stopped.wait()), asyncio.create_task(self._watch_broker(outbox, brokers))]
         if self.until_caught_up:
             ends.append(asyncio.create_task(caught_up.wait()))
@@ -136,7 +135,6 @@ class Worker:
             broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
             store="memory://",
             autodiscover=False,
-            datadir=self.settings.data_dir / "faust",
             topic_disable_leader=True,
             topic_allow_declare=False,
             consumer_auto_offset_reset="earliest",
@@ -155,7 +153,7 @@ class Worker:
 
     def _stage(self, name: str, is_current: Callable[[Batch], bool]) -> Stage:
         s, names, instruments = self.settings, self.names, self.topology.instruments
-        params = WindowParams(s.history, s.forward, s.samples, s.eps, s.hold)
+        params = s.window_params()
         if name == "convert":
             return ConvertStage(
                 ConvertTopics(

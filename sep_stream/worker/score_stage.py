@@ -13,9 +13,9 @@ from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
-from sep_stream.metrics import WindowParams
+from sep_stream.metrics import METRICS_VERSION, WindowParams
 from sep_stream.scoring.ids import pattern_id
-from sep_stream.scoring.model import METRICS_VERSION, Model
+from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing

@@ -251,6 +251,9 @@ class BatchApp(faust.App):
         self.batch_topics: set[str] = set()
         super().__init__(*args, **kwargs)
 
+    def _create_directories(self) -> None:
+        """None: there are no tables to keep in them."""
+
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
 
