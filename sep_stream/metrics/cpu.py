@@ -14,7 +14,7 @@ from sep_stream.metrics.columns import columns_of, shape_of
 from sep_stream.metrics.params import WindowParams
 from sep_stream.metrics.tables import tables
 
-RUN_MIN: Final = 96
+RUN_MIN: Final = 64
 """Shortest stretch worth a block of lanes: a block costs as much as this many single windows, whatever is in it."""
 
 

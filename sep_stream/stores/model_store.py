@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sep_stream.errors import ConfigurationError, ModelError
+from sep_stream.errors import ModelError, SepError
 from sep_stream.metrics import METRICS_VERSION, WindowParams
 from sep_stream.scoring.calibration import Calibration
 from sep_stream.scoring.gate import GateParameters
@@ -207,6 +207,8 @@ def _libraries(manifest: _Manifest) -> Iterator[PathLibrary]:
             manifest.part(entry, name, kind, where)
             for name, kind in (("instrument", str), ("timeframe", str), ("rows", int))
         )
+        if rows < 0:
+            raise ModelError(f"{manifest.path}: {where}.rows: expected a count, got {rows}")
         part = table.slice(start, rows)
         start += rows
         if part.num_rows != rows:
@@ -216,8 +218,7 @@ def _libraries(manifest: _Manifest) -> Iterator[PathLibrary]:
             timeframe,
             _paths(part, path),
             *(_column(part, name, dtype, path) for name, dtype in _COLUMNS.items()),
-            mu=manifest.hex_floats(entry, "mu", where),
-            sigma=manifest.hex_floats(entry, "sigma", where),
+            *(manifest.hex_floats(entry, name, where) for name in ("mu", "sigma")),
         )
         if library.rows_sha256 != manifest.part(entry, "rows_sha256", str, where):
             raise ModelError(f"{path}: rows of {symbol} {timeframe} are not those of {where}.rows_sha256")
@@ -228,7 +229,8 @@ def _libraries(manifest: _Manifest) -> Iterator[PathLibrary]:
 
 def _read_table(path: Path) -> Any:
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return file.read()
     except (pa.ArrowException, OSError) as error:
         raise ModelError(f"{path}: not a Parquet file that can be read: {error}") from error
 
@@ -323,7 +325,7 @@ class _Manifest:
             gate = GateParameters(**self.part(document, "gate", dict, "parameters"))
             horizon = tuple(self.part(document, "horizon_bars", list, "parameters"))
             return ModelParameters(**{**document, "window": window, "gate": gate, "horizon_bars": horizon})
-        except (TypeError, ConfigurationError) as error:
+        except (TypeError, SepError) as error:
             raise ModelError(f"{self.path}: parameters: {error}") from error
 
     def calibrations(self) -> Iterator[tuple[tuple[str, str], Calibration]]:

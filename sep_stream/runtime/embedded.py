@@ -1,0 +1,262 @@
+"""The embedded Kafka broker: one node, on loopback, in a data folder of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from filelock import FileLock, Timeout
+
+from sep_stream.errors import DependencyError
+from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, kafka_runtime
+
+HOST: Final = "127.0.0.1"
+START_S_MAX: Final = 60.0
+STOP_S_MAX: Final = 20.0
+LOCK_S_MAX: Final = 120.0
+LOG_TAIL_LINES: Final = 15
+YEAR_MINUTES: Final = 525_600
+_POLL_S: Final = 0.1
+_JVM_FLAGS: Final = (
+    "-Xms64m",
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:MaxDirectMemorySize=128m",
+    "-XX:TieredStopAtLevel=1",
+    "-Duser.timezone=UTC",
+)
+"""A small heap, and the quick compiler alone: a second sooner up, and fast enough for one machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What is kept of a broker that was started. created_s: the process's start, so that a reused pid is told."""
+
+    pid: int
+    created_s: float
+    port: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    running: bool
+    address: str | None = None
+    pid: int | None = None
+    version: str = KAFKA_VERSION
+    log: str | None = None
+
+
+class EmbeddedKafka:
+    """The broker of a data folder. It outlives the process that starts it and comes back with its data."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir.expanduser().absolute() / "kafka"
+        self._log = self._folder / "kafka.log"
+
+    def start(self, progress: Progress) -> str:
+        """Start the broker unless it runs, wait until it answers, and return its address."""
+        runtime = kafka_runtime(progress)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / "lock", timeout=LOCK_S_MAX):
+                record = self._running()
+                if record is None:
+                    progress("starting Kafka")
+                    record = self._launch(runtime)
+                self._wait_ready(record)
+        except Timeout as error:
+            raise DependencyError(f"{self._folder}: another process has been starting this broker for long") from error
+        except OSError as error:
+            raise DependencyError(f"{self._folder}: cannot keep the broker there: {error.strerror or error}") from error
+        return _address(record)
+
+    def stop(self) -> bool:
+        """Stop the broker, by force if it does not go; False if none ran."""
+        record = self._running()
+        if record is None:
+            return False
+        process = psutil.Process(record.pid)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S_MAX)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S_MAX)
+        self._state_file.unlink(missing_ok=True)
+        return True
+
+    def wipe(self) -> None:
+        """Delete the broker's folder; it must not run."""
+        if self._running() is not None:
+            raise DependencyError(f"{self._folder}: the broker runs; stop it first")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def status(self) -> BrokerStatus:
+        record = self._running()
+        if record is None:
+            return BrokerStatus(False)
+        return BrokerStatus(True, _address(record), record.pid, record.version, str(self._log))
+
+    def address(self) -> str:
+        """Where the broker listens. DependencyError if it does not run."""
+        record = self._running()
+        if record is None:
+            raise DependencyError(
+                f"no broker: the embedded one of {self._folder.parent} does not run; "
+                "start it with `sep-stream up`, or name yours with --brokers"
+            )
+        return _address(record)
+
+    @property
+    def _state_file(self) -> Path:
+        return self._folder / "broker.json"
+
+    def _running(self) -> _Record | None:
+        """The broker that was started here, if it is still that process."""
+        try:
+            record = _Record(**json.loads(self._state_file.read_text()))
+            process = psutil.Process(record.pid)
+            alive = process.create_time() == record.created_s and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, TypeError, psutil.Error):
+            return None
+        return record if alive else None
+
+    def _launch(self, runtime: JavaRuntime) -> _Record:
+        port, controller_port = self._ports()
+        config = self._folder / "server.properties"
+        config.write_text(_properties(self._folder / "data", port, controller_port))
+        if not (self._folder / "data" / "meta.properties").exists():
+            cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            self._java(runtime, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config))
+        logging = self._folder / "log4j2.properties"
+        logging.write_text(_LOG4J)
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [runtime.java, *_JVM_FLAGS, f"-Dlog4j2.configurationFile={logging}", "-cp", runtime.class_path,
+                 "kafka.Kafka", str(config)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
+            )  # fmt: skip
+        record = _Record(process.pid, psutil.Process(process.pid).create_time(), port, KAFKA_VERSION)
+        self._state_file.write_text(json.dumps(asdict(record)))
+        return record
+
+    def _ports(self) -> tuple[int, int]:
+        """The ports of the last start where they are free, so that clients find the broker again."""
+        file = self._folder / "ports.json"
+        try:
+            ports = tuple(json.loads(file.read_text()))
+        except (OSError, ValueError):
+            ports = ()
+        if len(ports) != 2 or not all(_is_free(port) for port in ports):
+            ports = _free_ports(2)
+            file.write_text(json.dumps(ports))
+        return ports[0], ports[1]
+
+    def _java(self, runtime: JavaRuntime, *command: str) -> None:
+        done = subprocess.run(
+            [runtime.java, "-XX:TieredStopAtLevel=1", "-cp", runtime.class_path, *command],
+            capture_output=True, text=True, timeout=START_S_MAX, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise DependencyError(f"Kafka's {command[0]} failed:\n{_tail(done.stdout + done.stderr)}")
+
+    def _wait_ready(self, record: _Record) -> None:
+        deadline_s = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline_s:
+            if self._running() is None:
+                break
+            if not _is_free(record.port) and _answers(_address(record)):
+                return
+            time.sleep(_POLL_S)
+        tail = _tail(self._log.read_text(errors="replace"))
+        raise DependencyError(f"Kafka did not come up at {_address(record)}; the end of {self._log}:\n{tail}")
+
+
+def _address(record: _Record) -> str:
+    return f"{HOST}:{record.port}"
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2.0).brokers)
+    except KafkaException:
+        return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_ports(count: int) -> tuple[int, ...]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind((HOST, 0))
+        return tuple(s.getsockname()[1] for s in sockets)
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
+
+
+def _properties(data: Path, port: int, controller_port: int) -> str:
+    """One node that is broker and controller. Timeouts are short: nobody else votes."""
+    settings: dict[str, Any] = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "broker.session.timeout.ms": 3_000,
+        "broker.heartbeat.interval.ms": 500,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1_000,
+        "offsets.retention.minutes": YEAR_MINUTES,
+        "offsets.topic.num.partitions": 4,
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.num.partitions": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+_LOG4J: Final = """\
+status=error
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss.SSS} %-5p %c{1}: %m%n
+rootLogger.level=warn
+rootLogger.appenderRef.out.ref=out
+"""
