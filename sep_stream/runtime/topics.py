@@ -88,21 +88,29 @@ def check(settings: Settings, topology: Topology) -> None:
             )
 
 
+def broker_ids(settings: Settings) -> list[int]:
+    """The cluster's brokers. DependencyError if none answers."""
+    return sorted(_cluster(_admin(settings), settings).brokers)
+
+
 def _admin(settings: Settings) -> AdminClient:
     return AdminClient(librdkafka(settings))
 
 
 def _metadata(admin: AdminClient, settings: Settings) -> dict[str, int]:
     """Partition counts of the topics that are there."""
+    return {name: len(topic.partitions) for name, topic in _cluster(admin, settings).topics.items()}
+
+
+def _cluster(admin: AdminClient, settings: Settings) -> Any:
     try:
-        topics = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        return admin.list_topics(timeout=REQUEST_TIMEOUT_S)
     except KafkaException as error:
         address = librdkafka(settings)["bootstrap.servers"]
         raise DependencyError(
             f"no broker answers at {address} ({error.args[0].str()}); start one with `sep-stream up`, "
             "or name yours with --brokers"
         ) from error
-    return {name: len(topic.partitions) for name, topic in topics.items()}
 
 
 def _configs(admin: AdminClient, settings: Settings, names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -1,0 +1,77 @@
+"""What the commands share: the settings' flags, times, progress."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sep_stream.runtime.logs import configure_logs
+from sep_stream.runtime.settings import Settings
+
+_FLAGS = (
+    click.option("--brokers", metavar="HOST:PORT,…", help="Kafka; left out: the embedded broker."),
+    click.option("--prefix", help="Of topics and consumer groups.  [default: sep.]"),
+    click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="The embedded stack's folder."),
+    click.option("--models-url", help="Where models lie.  [default: models in --data-dir]"),
+    click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Instead of sep-stream.toml."),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+    click.option("--log-format", type=click.Choice(["console", "json"])),
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the flags of the settings, and the settings in force as its first argument."""
+
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any,
+        brokers: str | None,
+        prefix: str | None,
+        data_dir: Path | None,
+        models_url: str | None,
+        config: Path | None,
+        log_level: str | None,
+        log_format: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        settings = Settings.load(
+            config,
+            brokers=brokers,
+            prefix=prefix,
+            data_dir=data_dir,
+            models_url=models_url,
+            log_level=log_level,
+            log_format=log_format,
+        )
+        configure_logs(settings.log_level, settings.log_format)
+        return command(settings, *args, **kwargs)
+
+    for option in reversed(_FLAGS):
+        with_settings = option(with_settings)
+    return with_settings
+
+
+def parse_time(text: str) -> int:
+    """Epoch seconds of an ISO 8601 time with its zone; a usage error otherwise."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"expected a time such as 2024-02-05T00:00:00Z, got {text!r}") from None
+    if time.tzinfo is None:
+        raise click.BadParameter(f"{text!r} has no zone; write it as {text}Z for UTC")
+    return int(time.timestamp())
+
+
+def iso(seconds: float) -> str:
+    """A UTC time as 2024-02-05T00:00:00Z."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def progress(message: str) -> None:
+    """A line of progress on stderr."""
+    click.echo(message, err=True)

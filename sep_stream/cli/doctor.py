@@ -1,0 +1,127 @@
+"""`sep-stream doctor`: one line for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from sep_stream.cli._common import settings_options
+from sep_stream.errors import SepError
+from sep_stream.runtime.settings import Settings
+
+FREE_BYTES_MIN: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """remedy: what to do, where it is not all right"""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one finding a line.")
+@settings_options
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Check everything that can be wrong: a line each, with the remedy. Exits 1 if something is.
+
+    \b
+    Example:
+      sep-stream doctor
+    """
+    failed = 0
+    for finding in _findings(settings):
+        failed += not finding.ok
+        if as_json:
+            click.echo(json.dumps(asdict(finding)))
+        else:
+            remedy = f"  → {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:14} {finding.detail}{remedy}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("python", sys.version_info[:2] == (3, 12), sys.version.split()[0])
+    yield _guarded("resources", lambda: _resources())
+    yield _guarded("embedded", _embedded)
+    yield _guarded("data folder", lambda: _data_folder(settings.data_dir))
+    yield _guarded("models", lambda: _models(settings))
+    broker = _guarded("broker", lambda: _broker(settings))
+    yield broker
+    if broker.ok:
+        yield _guarded("topics", lambda: _topics(settings))
+
+
+def _guarded(check: str, look: Callable[[], Finding]) -> Finding:
+    """What a check found; an error of ours is a finding, its message the remedy."""
+    try:
+        return look()
+    except SepError as error:
+        return Finding(check, False, str(error))
+
+
+def _resources() -> Finding:
+    from sep_stream.market.avro import load_schemas
+    from sep_stream.runtime.resources import resource
+    from sep_stream.runtime.topology import Topology
+
+    topology = Topology.load()
+    schemas = len(list(load_schemas(resource("schemas") / "avro")))
+    return Finding(
+        "resources", True, f"{schemas} schemas, {len(topology.topics)} topics, {len(topology.instruments)} instruments"
+    )
+
+
+def _embedded() -> Finding:
+    from sep_stream.runtime.jars import KAFKA_VERSION, embedded_extra, jars_are_cached
+
+    java, _ = embedded_extra()
+    cached = "jars are cached" if jars_are_cached() else "jars will be fetched on first use"
+    return Finding("embedded", True, f"Kafka {KAFKA_VERSION}, Java from {java.parent.parent.name}, {cached}")
+
+
+def _data_folder(folder: Path) -> Finding:
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(nearest, os.W_OK):
+        return Finding("data folder", False, f"{folder}: not writable", "choose another with --data-dir")
+    free = shutil.disk_usage(nearest).free
+    detail = f"{folder}, {free / 2**30:.1f} GiB free"
+    return Finding("data folder", free >= FREE_BYTES_MIN, detail, "" if free >= FREE_BYTES_MIN else "make room")
+
+
+def _models(settings: Settings) -> Finding:
+    from sep_stream.stores.model_store import list_models
+
+    models = list_models(settings.models_root())
+    return Finding("models", True, f"{len(models)} at {settings.models_root()}")
+
+
+def _broker(settings: Settings) -> Finding:
+    from sep_stream.runtime.kafka_config import resolve_brokers
+    from sep_stream.runtime.topics import broker_ids
+
+    address = resolve_brokers(settings)
+    return Finding("broker", True, f"{len(broker_ids(settings))} at {address}")
+
+
+def _topics(settings: Settings) -> Finding:
+    from sep_stream.runtime.topics import check, describe
+    from sep_stream.runtime.topology import Topology
+
+    topology = Topology.load()
+    check(settings, topology)
+    drift = [f"{s.full_name}: {'; '.join(s.drift)}" for s in describe(settings, topology) if s.drift]
+    remedy = "change the broker's settings to the declared ones" if drift else ""
+    return Finding("topics", not drift, "; ".join(drift) or f"{len(topology.topics)} as declared", remedy)

@@ -1,0 +1,83 @@
+"""`sep-stream topics`: the declared topics on the broker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from sep_stream.cli._common import settings_options
+from sep_stream.runtime import topics as admin
+from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.topology import Topology
+
+
+@click.group()
+def topics() -> None:
+    """The topics of topology/topics.toml on the broker. Nothing here ever deletes one."""
+
+
+@topics.command()
+@settings_options
+def create(settings: Settings) -> None:
+    """Make the topics that are missing.
+
+    \b
+    Example:
+      sep-stream topics create --prefix research.
+    """
+    made = admin.create(settings, Topology.load())
+    for name in made:
+        click.echo(f"made {name}")
+    click.echo(f"{len(made)} topics made, the others were there")
+
+
+@topics.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the topics, with what differs from their declaration.
+
+    \b
+    Example:
+      sep-stream topics list
+    """
+    rows = [_row(state) for state in admin.describe(settings, Topology.load())]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(f"{row['topic']:24} {row['partitions']:>4}  {'; '.join(row['drift']) or 'as declared'}")
+
+
+@topics.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options
+def describe(settings: Settings, name: str, as_json: bool) -> None:
+    """Describe a topic: what it holds, its key, schema, settings, and what differs on the broker.
+
+    NAME is given without the prefix.
+
+    \b
+    Example:
+      sep-stream topics describe market.events
+    """
+    topology = Topology.load()
+    declaration = topology.topic(name)
+    [row] = [_row(state) for state in admin.describe(settings, topology) if state.declaration is declaration]
+    row |= {"value": declaration.value, "key": declaration.key, "config": dict(declaration.config)}
+    if as_json:
+        click.echo(json.dumps(row))
+        return
+    click.echo(f"{row['topic']}: {declaration.doc}")
+    click.echo(f"  key         {declaration.key}\n  value       {declaration.value}")
+    click.echo(f"  partitions  {row['partitions']}")
+    for key, value in declaration.config.items():
+        click.echo(f"  {key} = {value}")
+    click.echo(f"  {'; '.join(row['drift']) or 'as declared'}")
+
+
+def _row(state: admin.TopicState) -> dict[str, Any]:
+    return {"topic": state.full_name, "partitions": state.partitions, "drift": list(state.drift)}
