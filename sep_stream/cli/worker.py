@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sep_stream.cli._common import settings_options
+from sep_stream.errors import ConfigurationError
 from sep_stream.runtime.settings import Settings
 
 STAGES = "convert,metrics,score"
@@ -39,21 +40,22 @@ def worker(
     A crash loses nothing: what was not committed is handled again, with the same results. Start more workers, here or
     elsewhere, to share the partitions.
     """
-    names = [name.strip() for name in stages.split(",") if name.strip()]
-    if processes is None:
-        from sep_stream.worker.runner import Worker
-        from sep_stream.worker.warm_up import warm_up
-
-        worker = Worker(settings, names, engine, until_caught_up, rebuild_state)
-        warm_up(names)
-        worker.run()
-        return
-    from sep_stream.worker.runner import check_stages
+    from sep_stream.runtime import topics
+    from sep_stream.runtime.topology import Topology
+    from sep_stream.worker.runner import Worker, check_stages
     from sep_stream.worker.supervisor import Supervisor
     from sep_stream.worker.warm_up import warm_up
 
-    warm_up(check_stages(names))
-    command = ["worker", "--stages", stages, "--engine", engine]
+    try:
+        names = check_stages([name.strip() for name in stages.split(",") if name.strip()])
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--stages") from error
+    topics.check(settings, Topology.load())
+    warm_up(names)
+    if processes is None:
+        Worker(settings, names, engine, until_caught_up, rebuild_state).run()
+        return
+    command = ["worker", "--stages", ",".join(names), "--engine", engine]
     command += ["--until-caught-up"] if until_caught_up else []
     command += ["--rebuild-state"] if rebuild_state else []
     Supervisor(command, processes, settings.environment()).run()

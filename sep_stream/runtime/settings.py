@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
@@ -14,9 +14,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from sep_stream.convert import ConvertParameters
 from sep_stream.errors import ConfigurationError
-from sep_stream.metrics import WindowParams
+
+if TYPE_CHECKING:
+    from sep_stream.convert import ConvertParameters
+    from sep_stream.metrics import WindowParams
 
 CONFIG_FILE: Final = "sep-stream.toml"
 ENVIRONMENT_PREFIX: Final = "SEP_"
@@ -25,7 +27,7 @@ ENVIRONMENT_PREFIX: Final = "SEP_"
 class Settings(BaseSettings):
     """What a process needs to know about its deployment. Names are the flags', and SEP_NAME in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
     _file: ClassVar[Path] = Path(CONFIG_FILE)
 
     brokers: str | None = Field(None, description="host:port,…; left out: the embedded broker of data_dir")
@@ -74,7 +76,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{config}: no such configuration file")
         cls._file = config or Path(CONFIG_FILE)
         try:
-            settings = cls(**{name: value for name, value in flags.items() if value is not None})
+            return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}, got {fault['input']!r}"
@@ -85,8 +87,6 @@ class Settings(BaseSettings):
             ) from error
         except ValueError as error:
             raise ConfigurationError(f"{cls._file}: {error}") from error
-        settings.window_params()
-        return settings
 
     def topic(self, name: str) -> str:
         """The full name of a declared topic."""
@@ -96,9 +96,14 @@ class Settings(BaseSettings):
         return self.models_url or str(self.data_dir / "models")
 
     def window_params(self) -> WindowParams:
+        """Raises ConfigurationError where they contradict each other."""
+        from sep_stream.metrics import WindowParams
+
         return WindowParams(self.history, self.forward, self.samples, self.eps, self.hold)
 
     def convert_parameters(self) -> ConvertParameters:
+        from sep_stream.convert import ConvertParameters
+
         return ConvertParameters(self.history, self.forward, self.deadband, self.max_jump_s)
 
     def environment(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
 from sep_stream.market.avro import load_schemas
-from sep_stream.runtime import topics as topic_admin
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
@@ -55,7 +54,7 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
 
 
 class Worker:
-    """One process of the pipeline.
+    """One process of the pipeline, on topics that were checked.
 
     stages: names in the order of the data · engine: of the metrics · until_caught_up: stop once every stage has
     handled what its input held, `market.events` as of the start · rebuild_state: don't trust snapshots
@@ -88,7 +87,6 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         brokers = resolve_brokers(self.settings)
-        await asyncio.to_thread(topic_admin.check, self.settings, self.topology)
         caught_up = CaughtUp(self.settings, self.stage_names, self.names)
         if self.until_caught_up:
             await asyncio.to_thread(caught_up.mark_start)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,11 +39,12 @@ class _Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `command` N times, each with a group instance of its own, so that a restarted child takes up its old
-    partitions without a rebalance."""
+    """Runs `command` of sep-stream N times, each with a group instance of its own, so that a restarted child takes up
+    its old partitions without a rebalance. environment: settings for the children, beside this process's own."""
 
     command: Sequence[str]
     processes: int
+    environment: Mapping[str, str]
     _children: list[_Child] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -91,7 +92,7 @@ class Supervisor:
     def _start(self, child: _Child, now_s: float) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}-{child.slot}"
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "sep_stream", *self.command], env={**os.environ, "SEP_GROUP_INSTANCE": instance}
+            [sys.executable, "-m", "sep_stream", *self.command], env={**os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance}
         )
         child.started_s = now_s
 

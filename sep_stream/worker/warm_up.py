@@ -8,7 +8,7 @@ from decimal import Decimal
 import numpy as np
 
 from sep_stream.convert import ConvertParameters, MarketDataConverter
-from sep_stream.market.avro import load_schemas
+from sep_stream.market.avro import Schemas, load_schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events, encode_events, events_from_records
 from sep_stream.metrics import WindowParams, compute_metrics
@@ -21,11 +21,27 @@ from sep_stream.scoring.score import score
 def warm_up(stages: Sequence[str]) -> None:
     """Run each compiled function of the stages once, on next to nothing."""
     if "convert" in stages:
-        _convert()
-    if "metrics" in stages or "score" in stages:
+        _convert(load_schemas(resource("schemas") / "avro"))
+    if "metrics" in stages:
         params = WindowParams()
-        span = params.history + params.forward
-        bits = np.arange(2 * span, dtype=np.uint8) % 2
-        anchors = np.arange(params.history - 1, span, dtype=np.int64)
-        compute_metrics(bits, np.zeros(2 * span, np.int32), anchors, params, "cpu")
-        compute_metrics(bits, np.zeros(2 * span, np.int32), anchors[::2], params, "cpu")
+        bits = np.zeros(params.window_bars, np.uint8)
+        anchor = np.array([params.history - 1])
+        compute_metrics(bits, np.zeros(params.window_bars, np.int32), anchor, params, "cpu")
+    if "score" in stages:
+        time_s = np.zeros(1, np.int64)
+        path = np.zeros((1, WindowParams().path_values), np.float32)
+        library = PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32))
+        score(library, 1, path, time_s)
+
+
+def _convert(schemas: Schemas) -> None:
+    instruments = Topology.load().instruments
+    codec = BulkCodec(*schemas.of("market_event"))
+    one = Decimal(1)
+    quotes = [
+        {"instrument": "EUR/USD", "kind": "QUOTE", "event_time": k * 60_000_000, "bid": one, "ask": one, "source": "s"}
+        for k in range(2)
+    ]
+    values = encode_events(codec, instruments, events_from_records(instruments, quotes)).values()
+    events = decode_events(codec, instruments, [b"EUR/USD"] * 2, values, np.arange(2))
+    MarketDataConverter(instruments, ConvertParameters()).feed(events)
