@@ -41,8 +41,12 @@ def demo(
     if files and not instrument:
         raise click.UsageError("--instrument names whose prices the files hold, e.g. --instrument EUR/USD")
     from sep_stream.demo import market, story
+    from sep_stream.runtime.topology import Topology
 
-    source = (
-        market.from_files(files, str(instrument), assume_utc) if files else market.synthetic(seed=seed, trading_days=days)
+    instruments = Topology.load().instruments
+    played = (
+        market.from_files(instruments, files, str(instrument), assume_utc)
+        if files
+        else market.synthetic(instruments, seed, days)
     )
-    story.tell(settings, source, keep)
+    story.tell(settings, played, keep)

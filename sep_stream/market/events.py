@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Final
 
@@ -122,3 +122,36 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    def take(self, rows: slice) -> EventBatch:
+        """The events of a slice; keys and values go along."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("sources", "models")}
+        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
+        """All events of at least one batch, in order. The original bytes are left behind."""
+        sources, models = (
+            tuple(dict.fromkeys(name for batch in batches for name in getattr(batch, table)))
+            for table in ("sources", "models")
+        )
+        source, model = [], []
+        for batch in batches:
+            source.append(_recoded(batch.source, batch.sources, sources))
+            model.append(_recoded(batch.model, batch.models, models))
+        columns = {
+            f.name: np.concatenate([getattr(batch, f.name) for batch in batches])
+            for f in fields(cls)
+            if f.name not in ("source", "model", "sources", "models", "keys", "values")
+        }
+        return cls(
+            **columns, source=np.concatenate(source), model=np.concatenate(model), sources=sources, models=models
+        )
+
+
+def _recoded(
+    codes: npt.NDArray[np.int32], table: Sequence[str], new_table: Sequence[str]
+) -> npt.NDArray[np.int32]:
+    """Codes of the same names in another table; -1 stays."""
+    position = {name: code for code, name in enumerate(new_table)}
+    return np.array([*(position[name] for name in table), -1], np.int32)[codes]

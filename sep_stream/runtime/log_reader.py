@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,6 +96,12 @@ class LogReader:
         finally:
             consumer.close()
 
+    def follow(self, topic: str, starts: Mapping[int, int]) -> LogFollower:
+        """Follow a topic from these offsets by partition; close it when done."""
+        consumer = self._consumer(**{"enable.partition.eof": False})
+        consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
+        return LogFollower(consumer)
+
     def _until(self, consumer: Consumer, tp: TopicPartition, stop: int) -> Iterator[RecordBatch]:
         heard_s = time.monotonic()
         while True:
@@ -143,6 +149,25 @@ class LogReader:
             f"the broker at {self._address()} does not answer: {error.args[0].str()}; "
             "check that it runs (`sep-stream status`, `sep-stream up`) and that --brokers names it"
         )
+
+
+class LogFollower:
+    """Records of a topic as they come, in order within each partition."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """What has come, waiting at most this long for the first. Raises InputError for an offset that is gone."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
+        _raise_fatal(messages)
+        return [message for message in messages if message.error() is None]
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def _is_passing(error: KafkaError) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from sep_stream.runtime.log_reader import LogReader
@@ -33,12 +33,20 @@ class CaughtUp:
         bounds = {p: self._reader.watermarks(topic, p) for p in self._reader.partitions(topic)}
         return {p: high for p, (low, high) in bounds.items() if high > low}
 
-    async def wait(self) -> None:
+    def steps(self) -> Iterator[bool]:
+        """Looks once an item: True where a stage was found to be done. Ends when all are."""
         ends = self._start
         for stage in self._inputs:
             if stage != self._first:
-                ends = await asyncio.to_thread(self._ends, stage)
-            while not await asyncio.to_thread(self._reached, stage, ends):
+                ends = self._ends(stage)
+            while not self._reached(stage, ends):
+                yield False
+            yield True
+
+    async def wait(self) -> None:
+        steps = self.steps()
+        while (reached := await asyncio.to_thread(next, steps, None)) is not None:
+            if not reached:
                 await asyncio.sleep(CHECK_INTERVAL_S)
 
     def _reached(self, stage: str, ends: Mapping[int, int]) -> bool:

@@ -1,0 +1,1 @@
+"""The story that `sep-stream demo` tells."""

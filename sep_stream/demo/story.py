@@ -1,0 +1,319 @@
+"""From nothing to signals: broker, history, model, worker, signals, summary."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sep_stream.convert import MarketDataConverter
+from sep_stream.demo.market import Market
+from sep_stream.errors import DependencyError
+from sep_stream.history import EventLog
+from sep_stream.market.avro import Schemas, load_schemas
+from sep_stream.market.events import EventBatch
+from sep_stream.market.timeframes import US_PER_S
+from sep_stream.metrics import METRICS_VERSION
+from sep_stream.runtime import topics
+from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.resources import resource
+from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.topology import Topology
+from sep_stream.scoring.model import Model, ModelParameters
+from sep_stream.sources.activation import activate
+from sep_stream.sources.publisher import Publisher
+from sep_stream.stores.model_store import local_folder, manifest_sha256, save_model
+from sep_stream.training.series import closed_bars
+from sep_stream.training.train import train
+from sep_stream.worker.caught_up import CaughtUp
+from sep_stream.worker.runner import STAGES
+
+PREFIX: Final = "demo."
+LIVE_STEPS: Final = 60
+"""The last distinct event times: published at a pace, to see how long a signal takes."""
+LIVE_STEP_S: Final = 0.03
+ROWS_SHOWN: Final = 12
+DAYS_SHOWN: Final = 3
+CAUGHT_UP_S_MAX: Final = 120.0
+WORKER_STOP_S_MAX: Final = 30.0
+_POLL_S: Final = 0.05
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What came out, and how long the paced part took."""
+
+    signals: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    holds: Counter[str] = field(default_factory=Counter)
+    confirmed: int = 0
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    sent_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    latency_ms: list[float] = field(default_factory=list)
+
+    def add(self, record: dict[str, Any], now_s: float) -> None:
+        passed = "passed" if record["gate_passed"] else "failed"
+        self.signals[f"{record['timeframe']} {passed}"] += 1
+        self.failed.update(json.loads(record["gate_failed"]))
+        if record["reason"]:
+            self.holds[f"{record['timeframe']} {record['reason']}"] += 1
+        self.confirmed += record["confirmed"]
+        if record["gate_passed"] or record["timeframe"] == "M15" or len(self.shown) < ROWS_SHOWN:
+            self.shown = [*self.shown, record][-ROWS_SHOWN:]
+        if record["timeframe"] == "M1":
+            sent_s = self.sent_s.pop((record["instrument"], int(record["available_at"].timestamp())), None)
+            if sent_s is not None:
+                self.latency_ms.append((now_s - sent_s) * 1000)
+
+
+def tell(settings: Settings, market: Market, keep: bool) -> None:
+    """Play the market on an embedded broker of its own, below the settings' data folder."""
+    console = Console(stderr=False)
+    console.print(f"[bold]{market.title}[/bold]")
+    topology, schemas = Topology.load(), load_schemas(resource("schemas") / "avro")
+    folder = settings.data_dir.expanduser().absolute() / "demo"
+    kafka = EmbeddedKafka(folder)
+    kafka.stop()
+    kafka.wipe()
+    with ExitStack() as stack:
+        address = kafka.start(lambda message: console.print(f"· {message}"))
+        if not keep:
+            stack.callback(kafka.stop)
+        settings = settings.model_copy(
+            update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
+        )
+        topics.create(settings, topology)
+        stack.enter_context(_worker(settings, folder / "worker.log", console))
+        _play(settings, topology, schemas, market, console)
+    if keep:
+        console.print(
+            f"\nThe stack runs on at {address}. Look around:\n"
+            f"  sep-stream tail signals --brokers {address} --prefix {PREFIX} --from beginning --count 5\n"
+            f"  sep-stream status --data-dir {folder} --prefix {PREFIX}\n"
+            f"  sep-stream down --data-dir {folder} --wipe"
+        )
+    else:
+        console.print(
+            "\nTry next:\n  sep-stream demo --keep        leaves the stack running, to look around\n"
+            "  sep-stream demo candles.csv --instrument EUR/USD        your own data\n"
+            "  sep-stream up && sep-stream worker        the same, step by step"
+        )
+
+
+@contextmanager
+def _worker(settings: Settings, log: Path, console: Console) -> Iterator[None]:
+    """A worker process of its own, stopped at the end."""
+    import os
+
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sep_stream", "worker"],
+            env={**os.environ, **settings.environment()}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    console.print(f"· a worker runs, pid {process.pid}, log {log}")
+    try:
+        yield
+        if process.poll() is not None:
+            raise DependencyError(f"the worker ended with exit code {process.returncode}; see {log}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(WORKER_STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Market, console: Console) -> None:
+    begun_s = time.monotonic()
+    cut = market.history_rows
+    with Publisher(
+        librdkafka(settings), schemas, topology.instruments, settings.topic("market.events"), settings.partitions
+    ) as publisher:
+        publisher.publish(market.events.take(slice(0, cut)))
+        publisher.flush()
+        seconds = time.monotonic() - begun_s
+        console.print(f"· published {cut:,} events of history, {cut / seconds:,.0f} a second")
+        _model(settings, topology, schemas, market, console)
+        follower = LogReader(settings).follow(
+            settings.topic("signals"), dict.fromkeys(range(settings.partitions), 0)
+        )
+        tally = _Tally()
+        with Live(_table(tally, market), console=console, refresh_per_second=4, transient=True) as live:
+            _publish_rest(publisher, market, cut, tally, lambda wait_s: _take(follower, schemas, tally, live, market, wait_s))
+            _until_caught_up(settings, lambda wait_s: _take(follower, schemas, tally, live, market, wait_s))
+        follower.close()
+    console.print(_table(tally, market))
+    _summary(settings, market, tally, console, time.monotonic() - begun_s)
+
+
+def _model(settings: Settings, topology: Topology, schemas: Schemas, market: Market, console: Console) -> None:
+    """Train on the log's history and put the model in force, if there is a row to train on."""
+    converter = MarketDataConverter(topology.instruments, settings.convert_parameters())
+    series = closed_bars(converter, EventLog(settings, topology, schemas).batches())
+    parameters = ModelParameters(window=settings.window_params(), deadband=settings.deadband)
+    model = train(series, parameters, market.cut_s)
+    blocks = _blocks(model)
+    if not any(blocks.values()):
+        _explain_no_model(parameters, {key: len(bars) for key, bars in series.items()}, console)
+        return
+    folder = save_model(model, local_folder(settings.models_root()) / model.model_id)
+    activate(
+        librdkafka(settings),
+        schemas,
+        {name: settings.topic(name) for name in ("models", "market.events")},
+        settings.partitions,
+        {
+            "model_id": model.model_id,
+            "metrics_version": METRICS_VERSION,
+            "location": folder.name,
+            "manifest_sha256": manifest_sha256(folder),
+        },
+        sorted({library.symbol for library in model.libraries}),
+        market.cut_s,
+    )
+    rows = sum(len(library) for library in model.libraries)
+    console.print(f"· trained model {model.model_id[:12]}… on {rows:,} windows of history and put it in force")
+    for (symbol, timeframe), count in blocks.items():
+        if count < parameters.min_blocks:
+            console.print(
+                f"· {symbol} {timeframe} will hold: its history makes {count} blocks of {parameters.window.forward} "
+                f"windows, a direction needs {parameters.min_blocks} ({_bars_needed(parameters, timeframe):,} bars)"
+            )
+
+
+def _blocks(model: Model) -> dict[tuple[str, str], int]:
+    size = model.parameters.window.forward
+    return {(library.symbol, library.timeframe): -(-len(library) // size) for library in model.libraries}
+
+
+def _bars_needed(parameters: ModelParameters, timeframe: str) -> int:
+    """Bars whose windows fill the blocks that a direction needs."""
+    from sep_stream.market.timeframes import TIMEFRAMES
+
+    window, horizon = parameters.window, parameters.horizon_bars[TIMEFRAMES.index(timeframe)]
+    return window.window_bars + horizon + (parameters.min_blocks - 1) * window.forward
+
+
+def _explain_no_model(parameters: ModelParameters, bars: dict[tuple[str, str], int], console: Console) -> None:
+    window = parameters.window
+    first = window.window_bars + parameters.horizon_bars[0]
+    have = max((count for (_, timeframe), count in bars.items() if timeframe == "M1"), default=0)
+    console.print(
+        f"· no model: the history holds {have:,} M1 bars; the first window with a known outcome takes {first:,} "
+        f"({window.history} + {window.forward} + a horizon of {parameters.horizon_bars[0]}), "
+        f"and a direction {_bars_needed(parameters, 'M1'):,}. Bars and windows are made all the same."
+    )
+
+
+def _publish_rest(publisher: Publisher, market: Market, cut: int, tally: _Tally, take: Any) -> None:
+    """The events after the cut at full speed, but the last few at a pace."""
+    times = np.unique(market.events.event_time[cut:])
+    paced_from = times[-min(LIVE_STEPS, len(times))] if len(times) else 0
+    first = int(np.searchsorted(market.events.event_time, paced_from))
+    publisher.publish(market.events.take(slice(cut, first)))
+    publisher.flush()
+    take(0.0)
+    for at in times[times >= paced_from]:
+        start, stop = np.searchsorted(market.events.event_time, (at, at + 1))
+        step = market.events.take(slice(int(start), int(stop)))
+        publisher.publish(step)
+        now_s = time.monotonic()
+        _note_sent(publisher, step, tally, now_s)
+        while (left_s := now_s + LIVE_STEP_S - time.monotonic()) > 0:
+            take(left_s)
+    publisher.flush()
+
+
+def _note_sent(publisher: Publisher, step: EventBatch, tally: _Tally, now_s: float) -> None:
+    """When the candles that close a minute were sent."""
+    for symbol, time_us, duration_s in zip(
+        publisher.symbols(step), step.event_time.tolist(), step.duration_s.tolist(), strict=True
+    ):
+        if duration_s > 0:
+            tally.sent_s[symbol, time_us // US_PER_S + duration_s] = now_s
+
+
+def _until_caught_up(settings: Settings, take: Any) -> None:
+    names = {d.name: settings.topic(d.name) for d in Topology.load().topics}
+    caught_up = CaughtUp(settings, STAGES, names)
+    caught_up.mark_start()
+    deadline_s = time.monotonic() + CAUGHT_UP_S_MAX
+    for reached in caught_up.steps():
+        take(_POLL_S)
+        if not reached and time.monotonic() > deadline_s:
+            raise DependencyError(f"the worker has not caught up within {CAUGHT_UP_S_MAX:.0f} s")
+    take(_POLL_S)
+
+
+def _take(follower: Any, schemas: Schemas, tally: _Tally, live: Live, market: Market, wait_s: float) -> None:
+    """Take in the signals that have come."""
+    messages = follower.poll(wait_s)
+    now_s = time.monotonic()
+    for message in messages:
+        tally.add(schemas.decode(message.value())[1], now_s)
+    if messages:
+        live.update(_table(tally, market))
+
+
+def _table(tally: _Tally, market: Market) -> Table:
+    title = "Signals" + (" of a SYNTHETIC market" if market.synthetic else "")
+    table = Table(title=f"{title} ({sum(tally.signals.values()):,})", title_justify="left")
+    for name in ("at", "instrument", "", "direction", "confidence", "gate", "confirmed", "rests on"):
+        table.add_column(name, no_wrap=name != "rests on")
+    for record in tally.shown:
+        days = dict.fromkeys(
+            time.strftime("%Y-%m-%d", time.gmtime(match["anchor_time"])) for match in json.loads(record["matches"])
+        )
+        failed = ", ".join(json.loads(record["gate_failed"]))
+        table.add_row(
+            f"{record['available_at']:%Y-%m-%d %H:%M}",
+            record["instrument"],
+            record["timeframe"],
+            record["direction"] + (f" ({record['reason']})" if record["reason"] else ""),
+            f"{record['confidence']:.3f}",
+            failed or "passed",
+            "yes" if record["confirmed"] else "",
+            " ".join(list(days)[:DAYS_SHOWN]),
+        )
+    return table
+
+
+def _summary(settings: Settings, market: Market, tally: _Tally, console: Console, seconds: float) -> None:
+    reader = LogReader(settings)
+    counts = {
+        name: sum(reader.watermarks(settings.topic(name), p)[1] for p in range(settings.partitions))
+        for name in ("market.events", "bars", "windows", "metrics", "signals", "late", "dead.letters")
+    }
+    table = Table(title="Summary" + (" (synthetic data)" if market.synthetic else ""), title_justify="left")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}")
+    for name, count in sorted(tally.signals.items()):
+        table.add_row(f"signals {name.split()[0]}, gate {name.split()[1]}", f"{count:,}")
+    for name, count in tally.failed.most_common():
+        table.add_row(f"gate failed on {name}", f"{count:,}")
+    for name, count in sorted(tally.holds.items()):
+        table.add_row(f"HOLD {name.split()[0]}, reason {name.split()[1]}", f"{count:,}")
+    table.add_row("signals confirmed", f"{tally.confirmed:,}")
+    table.add_row("events a second, through all stages", f"{counts['market.events'] / seconds:,.0f}")
+    if tally.latency_ms:
+        p50, p99 = np.percentile(tally.latency_ms, (50, 99))
+        table.add_row("event to signal, paced part", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    console.print(table)
