@@ -13,7 +13,6 @@ from sep_stream.errors import InputError
 from sep_stream.market.events import EventBatch
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import US_PER_S
-from sep_stream.sources.files import read_events
 from sep_stream.sources.synthetic import synthetic_candles
 
 SYNTHETIC_SYMBOLS: Final = ("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD")
@@ -47,6 +46,8 @@ def from_files(instruments: Instruments, files: Sequence[Path], instrument: str,
 
     Raises InputError where a file begins before the one before it ends: two views of the same time are not merged.
     """
+    from sep_stream.sources.files import read_events
+
     batches: list[EventBatch] = []
     for path in files:
         read = list(read_events(path, instruments, instrument, assume_utc=assume_utc))

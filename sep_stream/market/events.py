@@ -84,6 +84,10 @@ REASON_TEXT: Final[dict[Reason, str]] = {
 }
 
 
+_TABLES: Final = ("sources", "models", "keys", "values")
+"""Fields of EventBatch that are not n-long arrays."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventBatch:
     """Events of a stretch of one partition, in log order, as n-long columns.
@@ -123,10 +127,10 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def take(self, rows: slice) -> EventBatch:
-        """The events of a slice; keys and values go along."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("sources", "models")}
-        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
+    def take(self, rows: slice | npt.NDArray[np.intp]) -> EventBatch:
+        """Some of the events. The original bytes are left behind."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
+        return replace(self, **{name: column[rows] for name, column in columns.items()}, keys=None, values=None)
 
     @classmethod
     def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
@@ -142,7 +146,7 @@ class EventBatch:
         columns = {
             f.name: np.concatenate([getattr(batch, f.name) for batch in batches])
             for f in fields(cls)
-            if f.name not in ("source", "model", "sources", "models", "keys", "values")
+            if f.name not in (*_TABLES, "source", "model")
         }
         return cls(
             **columns, source=np.concatenate(source), model=np.concatenate(model), sources=sources, models=models

@@ -1,0 +1,125 @@
+"""Publishes event batches to market.events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from sep_stream.errors import DependencyError
+from sep_stream.market.avro import Schemas
+from sep_stream.market.bulk_avro import BulkCodec
+from sep_stream.market.decode import encode_events
+from sep_stream.market.events import EventBatch
+from sep_stream.market.instruments import Instruments
+from sep_stream.market.partitioner import partition_for
+
+QUEUE_MESSAGES_MAX: Final = 200_000
+DELIVERY_TIMEOUT_MS: Final = 8_000
+"""An event that the broker has not taken by then ends the publishing."""
+FLUSH_S_MAX: Final = 30.0
+_PER_MS: Final = 1_000
+
+
+class Publisher:
+    """An idempotent producer of MarketEvents, each in the partition that Kafka's murmur2 gives its instrument.
+
+    kafka: librdkafka's configuration. Raises DependencyError once an event is not taken; the message tells how many
+    were before it.
+    """
+
+    def __init__(
+        self, kafka: Mapping[str, Any], schemas: Schemas, instruments: Instruments, topic: str, partitions: int
+    ) -> None:
+        self._address = kafka["bootstrap.servers"]
+        self._topic = topic
+        self._instruments = instruments
+        self._codec = BulkCodec(*schemas.of("market_event"))
+        self._keys = [symbol.encode() for symbol in instruments.symbols]
+        self._partitions = [partition_for(key, partitions) for key in self._keys]
+        self._failure: KafkaError | None = None
+        self._sent = 0
+        self._acknowledged = 0
+        self._producer = Producer(
+            {
+                **kafka,
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "batch.num.messages": 50_000,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
+                "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
+                "on_delivery": self._on_delivery,
+            }
+        )
+
+    @property
+    def acknowledged(self) -> int:
+        """Events that the broker has taken."""
+        return self._acknowledged
+
+    def symbols(self, batch: EventBatch) -> list[str]:
+        """The instrument's symbol of each event."""
+        return [self._instruments[i].symbol for i in batch.instrument.tolist()]
+
+    def publish(self, batch: EventBatch) -> None:
+        """Hand the events to the producer, waiting while its queue is full."""
+        values = encode_events(self._codec, self._instruments, batch).values()
+        produce = self._producer.produce
+        times_ms = (batch.event_time // _PER_MS).tolist()
+        for value, position, time_ms in zip(values, batch.instrument.tolist(), times_ms, strict=True):
+            while True:
+                try:
+                    produce(self._topic, value, self._keys[position], self._partitions[position], timestamp=time_ms)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                    self._raise_failure()
+            self._sent += 1
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def flush(self) -> None:
+        """Wait until the broker has taken all events published so far."""
+        deadline_s = time.monotonic() + FLUSH_S_MAX
+        while self._acknowledged < self._sent and time.monotonic() < deadline_s:
+            self._producer.flush(0.2)
+            self._raise_failure()
+        if self._acknowledged < self._sent:
+            raise self._gone("it does not answer")
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self._acknowledged += 1
+        elif self._failure is None:
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._gone(self._failure.str())
+
+    def _gone(self, why: str) -> DependencyError:
+        return DependencyError(
+            f"the broker at {self._address} did not take all events ({why}): {self._acknowledged:,} of {self._sent:,} "
+            "are published; check that it runs (`sep-stream status`, `sep-stream up`), then publish the same again: "
+            "events that carry a sequence are recognised"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        except KafkaException as failure:
+            raise self._gone(str(failure)) from failure
+        finally:
+            if kind is not None:
+                self._producer.purge()
