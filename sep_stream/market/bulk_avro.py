@@ -32,8 +32,8 @@ instructions inside a nested record."""
 
 _INTEGERS: Final = {"int", "long"}
 _VARINT_BYTES_MAX: Final = 10
-_FIXED_BYTES_MAX: Final = 19
-"""A field without its var-length bytes: union index, length byte, and 17 bytes of a decimal."""
+_BYTES_MAX: Final = {LONG: 10, DOUBLE: 8, FLOAT: 4, BOOLEAN: 1, BYTES: 5, STRING: 5, DECIMAL: 10, WIDE_DECIMAL: 18, RECORD: 0}
+"""Of an encoded field, without a union's index and the bytes of strings and bytes themselves."""
 _OK, _TOMBSTONE, _MAGIC = int(Reason.OK), int(Reason.TOMBSTONE), int(Reason.BAD_MAGIC)
 _SCHEMA, _MALFORMED, _RANGE = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED), int(Reason.DECIMAL_RANGE)
 
@@ -121,6 +121,9 @@ class BulkCodec:
         self._compiler = _Compiler()
         self._compiler.record(schema, "", {})
         self._program = np.array(self._compiler.program, _OP_DTYPE)
+        self._fixed_bytes_max = HEADER_BYTES + sum(
+            _BYTES_MAX[op] + nullable for op, nullable, _, _ in self._compiler.program
+        )
 
     def encode(self, columns: Mapping[str, Any], n: int) -> Encoded:
         """The framed records of n rows; byte for byte what a per-record Avro writer gives."""
@@ -136,7 +139,7 @@ class BulkCodec:
         for slot, name in enumerate(c.booleans):
             booleans[slot] = columns[name]
         data, start, length = _merged([columns[name] for name in c.vars], n)
-        bound = n * (HEADER_BYTES + len(self._program) * _FIXED_BYTES_MAX) + int(np.maximum(length, 0).sum())
+        bound = n * self._fixed_bytes_max + int(np.maximum(length, 0).sum())
         out, offsets = np.empty(bound, np.uint8), np.empty(n + 1, np.int64)
         size = _encode(self._program, self.schema_id, longs, doubles, booleans, data, start, length, out, offsets)
         return Encoded(out[:size], offsets)

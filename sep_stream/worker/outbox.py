@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -22,51 +22,49 @@ _POLL_S: Final = 0.1
 _FULL_QUEUE_WAIT_S: Final = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record to send. timestamp_ms: 0 where the topic stamps its own."""
+class Outgoing(NamedTuple):
+    """A record to send. timestamp_ms: 0 where the topic stamps its own. (A tuple: there are many.)"""
 
     topic: str
     partition: int
     key: bytes
     value: bytes
     timestamp_ms: int = 0
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: list[tuple[str, bytes]] | None = None
 
 
 @dataclass(slots=True)
 class Delivery:
-    """The records of one batch on their way."""
+    """The records of one batch on their way.
+
+    `sent` and `closed` are written by the loop's thread, `acknowledged` by the polling one; each looks at the other's
+    after it has written its own, so that at least one of them sees the end.
+    """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
     sent: int = 0
     acknowledged: int = 0
     closed: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_report(self, error: KafkaError | None, message: Any) -> None:
         """Called by the polling thread for each record."""
-        with self._lock:
-            if error is not None:
-                failure = DependencyError(
-                    f"{message.topic()}/{message.partition()}: the broker did not take a record: {error.str()}; "
-                    "its input is not committed and will be handled again"
-                )
-                self.loop.call_soon_threadsafe(self._fail, failure)
-                return
-            self.acknowledged += 1
-            self._resolve_if_done()
+        if error is not None:
+            failure = DependencyError(
+                f"{message.topic()}/{message.partition()}: the broker did not take a record: {error.str()}; "
+                "its input is not committed and will be handled again"
+            )
+            self.loop.call_soon_threadsafe(self._fail, failure)
+            return
+        self.acknowledged += 1
+        if self.closed and self.acknowledged == self.sent:
+            self.loop.call_soon_threadsafe(self._succeed)
 
     def close(self) -> None:
         """No more records follow."""
-        with self._lock:
-            self.closed = True
-            self._resolve_if_done()
-
-    def _resolve_if_done(self) -> None:
-        if self.closed and self.acknowledged == self.sent:
-            self.loop.call_soon_threadsafe(self._succeed)
+        self.closed = True
+        if self.acknowledged == self.sent:
+            self._succeed()
 
     def _succeed(self) -> None:
         if not self.future.done():
@@ -120,7 +118,7 @@ class Outbox:
                         record.partition,
                         on_delivery=on_report,
                         timestamp=record.timestamp_ms,
-                        headers=list(record.headers),
+                        headers=record.headers or [],
                     )
                     break
                 except BufferError:

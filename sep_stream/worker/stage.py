@@ -111,16 +111,16 @@ class BatchAgent:
                 self._fail(error)
 
 
-_HOST: Final = socket.gethostname().encode()
+_HOST: Final = socket.gethostname()
 
 
-def origin(batch: Batch, engine: str) -> Callable[[int], tuple[tuple[str, bytes], ...]]:
+def origin(batch: Batch, engine: str) -> Callable[[int], list[tuple[str, bytes]]]:
     """Headers of an output by the offset of the record behind it: they tell where it came from, values don't."""
     place = f"{batch.topic}/{batch.partition}/".encode()
-    rest = (("engine", engine.encode()), ("host", _HOST))
+    made_by = ("made-by", f"{engine}@{_HOST}".encode())
 
-    def headers(offset: int) -> tuple[tuple[str, bytes], ...]:
-        return (("source", b"%b%d" % (place, offset)), *rest)
+    def headers(offset: int) -> list[tuple[str, bytes]]:
+        return [("source", b"%b%d" % (place, offset)), made_by]
 
     return headers
 

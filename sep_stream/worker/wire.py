@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, pack_bits, unpack_bits
 from sep_stream.market.bulk_avro import VarColumn
@@ -113,8 +114,8 @@ class _WindowGather:
     def columns(self, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]) -> Columns:
         series, p = self.output.series, self.parameters
         first, last = anchor - p.history + 1, anchor + p.forward
-        bits = series.bits[first[:, None] + np.arange(p.window_bars)]
-        prices = series.close[anchor[:, None] + np.arange(p.forward + 1)]
+        bits = sliding_window_view(series.bits, p.window_bars)[first]
+        prices = sliding_window_view(series.close, p.forward + 1)[anchor]
         return {
             "anchor_time": series.open_time_s[anchor] * MS_PER_S,
             "start_time": series.open_time_s[first] * MS_PER_S,
@@ -157,7 +158,9 @@ def window_series(
 
 def _fixed_rows(column: VarColumn, rows: npt.NDArray[np.intp], width: int) -> npt.NDArray[np.uint8]:
     """(len(rows), width) uint8: the bytes of rows that all have that length."""
-    return np.ascontiguousarray(column.data[column.start[rows][:, None] + np.arange(width)])
+    if not len(rows):
+        return np.empty((0, width), np.uint8)
+    return np.ascontiguousarray(sliding_window_view(column.data, width)[column.start[rows]])
 
 
 def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: WindowParams, version: str) -> Columns:
