@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +27,7 @@ from sep_stream.errors import DependencyError
 from sep_stream.history import EventLog
 from sep_stream.market.avro import Schemas, load_schemas
 from sep_stream.market.events import EventBatch
-from sep_stream.market.timeframes import US_PER_S
+from sep_stream.market.timeframes import TIMEFRAMES, US_PER_S
 from sep_stream.metrics import METRICS_VERSION
 from sep_stream.runtime import topics
 from sep_stream.runtime.embedded import EmbeddedKafka
@@ -52,6 +54,9 @@ DAYS_SHOWN: Final = 3
 CAUGHT_UP_S_MAX: Final = 120.0
 WORKER_STOP_S_MAX: Final = 30.0
 _POLL_S: Final = 0.05
+
+Take = Callable[[float], None]
+"""Takes in the signals that come within so many seconds."""
 
 
 @dataclass(slots=True)
@@ -118,8 +123,6 @@ def tell(settings: Settings, market: Market, keep: bool) -> None:
 @contextmanager
 def _worker(settings: Settings, log: Path, console: Console) -> Iterator[None]:
     """A worker process of its own, stopped at the end."""
-    import os
-
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", "worker"],
@@ -155,11 +158,19 @@ def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Mark
         )
         tally = _Tally()
         with Live(_table(tally, market), console=console, refresh_per_second=4, transient=True) as live:
-            _publish_rest(publisher, market, cut, tally, lambda wait_s: _take(follower, schemas, tally, live, market, wait_s))
-            _until_caught_up(settings, lambda wait_s: _take(follower, schemas, tally, live, market, wait_s))
+            def take(wait_s: float) -> None:
+                _take(follower, schemas, tally, live, market, wait_s)
+
+            paced = _paced_rows(market, cut)
+            publisher.publish(market.events.take(slice(cut, paced)))
+            publisher.flush()
+            _until_caught_up(settings, take)
+            caught_up_s = time.monotonic()
+            _publish_at_a_pace(publisher, market, paced, tally, take)
+            _until_caught_up(settings, take)
         follower.close()
     console.print(_table(tally, market))
-    _summary(settings, market, tally, console, time.monotonic() - begun_s)
+    _summary(settings, market, tally, console, paced / (caught_up_s - begun_s))
 
 
 def _model(settings: Settings, topology: Topology, schemas: Schemas, market: Market, console: Console) -> None:
@@ -204,8 +215,6 @@ def _blocks(model: Model) -> dict[tuple[str, str], int]:
 
 def _bars_needed(parameters: ModelParameters, timeframe: str) -> int:
     """Bars whose windows fill the blocks that a direction needs."""
-    from sep_stream.market.timeframes import TIMEFRAMES
-
     window, horizon = parameters.window, parameters.horizon_bars[TIMEFRAMES.index(timeframe)]
     return window.window_bars + horizon + (parameters.min_blocks - 1) * window.forward
 
@@ -221,21 +230,21 @@ def _explain_no_model(parameters: ModelParameters, bars: dict[tuple[str, str], i
     )
 
 
-def _publish_rest(publisher: Publisher, market: Market, cut: int, tally: _Tally, take: Any) -> None:
-    """The events after the cut at full speed, but the last few at a pace."""
+def _paced_rows(market: Market, cut: int) -> int:
+    """The first row of the last few event times."""
     times = np.unique(market.events.event_time[cut:])
-    paced_from = times[-min(LIVE_STEPS, len(times))] if len(times) else 0
-    first = int(np.searchsorted(market.events.event_time, paced_from))
-    publisher.publish(market.events.take(slice(cut, first)))
-    publisher.flush()
-    take(0.0)
-    for at in times[times >= paced_from]:
-        start, stop = np.searchsorted(market.events.event_time, (at, at + 1))
-        step = market.events.take(slice(int(start), int(stop)))
+    return int(np.searchsorted(market.events.event_time, times[-min(LIVE_STEPS, len(times))]))
+
+
+def _publish_at_a_pace(publisher: Publisher, market: Market, first: int, tally: _Tally, take: Take) -> None:
+    """The events of one time together, then a pause in which signals are taken in."""
+    times = market.events.event_time
+    for start, stop in pairwise([*(first + np.unique(times[first:], return_index=True)[1]).tolist(), len(times)]):
+        step = market.events.take(slice(start, stop))
+        sent_s = time.monotonic()
         publisher.publish(step)
-        now_s = time.monotonic()
-        _note_sent(publisher, step, tally, now_s)
-        while (left_s := now_s + LIVE_STEP_S - time.monotonic()) > 0:
+        _note_sent(publisher, step, tally, sent_s)
+        while (left_s := sent_s + LIVE_STEP_S - time.monotonic()) > 0:
             take(left_s)
     publisher.flush()
 
@@ -249,7 +258,7 @@ def _note_sent(publisher: Publisher, step: EventBatch, tally: _Tally, now_s: flo
             tally.sent_s[symbol, time_us // US_PER_S + duration_s] = now_s
 
 
-def _until_caught_up(settings: Settings, take: Any) -> None:
+def _until_caught_up(settings: Settings, take: Take) -> None:
     names = {d.name: settings.topic(d.name) for d in Topology.load().topics}
     caught_up = CaughtUp(settings, STAGES, names)
     caught_up.mark_start()
@@ -294,7 +303,7 @@ def _table(tally: _Tally, market: Market) -> Table:
     return table
 
 
-def _summary(settings: Settings, market: Market, tally: _Tally, console: Console, seconds: float) -> None:
+def _summary(settings: Settings, market: Market, tally: _Tally, console: Console, events_per_s: float) -> None:
     reader = LogReader(settings)
     counts = {
         name: sum(reader.watermarks(settings.topic(name), p)[1] for p in range(settings.partitions))
@@ -312,7 +321,7 @@ def _summary(settings: Settings, market: Market, tally: _Tally, console: Console
     for name, count in sorted(tally.holds.items()):
         table.add_row(f"HOLD {name.split()[0]}, reason {name.split()[1]}", f"{count:,}")
     table.add_row("signals confirmed", f"{tally.confirmed:,}")
-    table.add_row("events a second, through all stages", f"{counts['market.events'] / seconds:,.0f}")
+    table.add_row("events a second, through all stages", f"{events_per_s:,.0f}")
     if tally.latency_ms:
         p50, p99 = np.percentile(tally.latency_ms, (50, 99))
         table.add_row("event to signal, paced part", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")

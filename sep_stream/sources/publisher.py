@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from sep_stream.errors import DependencyError
 from sep_stream.market.avro import Schemas
@@ -27,8 +27,8 @@ _PER_MS: Final = 1_000
 class Publisher:
     """An idempotent producer of MarketEvents, each in the partition that Kafka's murmur2 gives its instrument.
 
-    kafka: librdkafka's configuration. Raises DependencyError once an event is not taken; the message tells how many
-    were before it.
+    kafka: librdkafka's configuration. Raises DependencyError once an event is not taken; `acknowledged` tells how
+    many were.
     """
 
     def __init__(
@@ -92,6 +92,10 @@ class Publisher:
         if self._acknowledged < self._sent:
             raise self._gone("it does not answer")
 
+    def settle(self) -> None:
+        """Give what is under way a chance, so that `acknowledged` is final; after an error."""
+        self._producer.flush(FLUSH_S_MAX if self._failure is None else 0.0)
+
     def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
         if error is None:
             self._acknowledged += 1
@@ -104,9 +108,8 @@ class Publisher:
 
     def _gone(self, why: str) -> DependencyError:
         return DependencyError(
-            f"the broker at {self._address} did not take all events ({why}): {self._acknowledged:,} of {self._sent:,} "
-            "are published; check that it runs (`sep-stream status`, `sep-stream up`), then publish the same again: "
-            "events that carry a sequence are recognised"
+            f"the broker at {self._address} did not take all events: {why}; check that it runs (`sep-stream status`, "
+            "`sep-stream up`), then publish the same again: events that carry a sequence are recognised"
         )
 
     def __enter__(self) -> Self:
@@ -115,11 +118,5 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self.flush()
-        except KafkaException as failure:
-            raise self._gone(str(failure)) from failure
-        finally:
-            if kind is not None:
-                self._producer.purge()
+        if kind is None:
+            self.flush()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.market.events import NULL
 from sep_stream.sources.text import EXPECTED, Fault, parse_decimals, parse_times
 
 TABLE_ROWS_MAX: Final = 50_000
@@ -46,11 +47,14 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def decimals(self, name: str, nullable: bool = False) -> npt.NDArray[np.int64]:
-        """A column as counts of 1e-9; all NULL where it may be and the file has none."""
+    def decimals(self, name: str, tick: int = 0, nullable: bool = False) -> npt.NDArray[np.int64]:
+        """A column as counts of 1e-9; all NULL where it may be and the file has none.
+
+        tick: prices with more than 9 decimals are rounded to a multiple of it; 0: they are an error
+        """
         if nullable and name not in self.columns:
-            return np.full(len(self), np.iinfo(np.int64).min, np.int64)
-        values, row, fault = parse_decimals(self.columns[name].text, nullable)
+            return np.full(len(self), NULL, np.int64)
+        values, row, fault = parse_decimals(self.columns[name].text, nullable, tick)
         self._raise(name, row, fault)
         return values
 

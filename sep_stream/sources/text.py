@@ -30,7 +30,7 @@ EXPECTED: Final[dict[Fault, str]] = {
     Fault.EMPTY: "expected a value",
     Fault.NOT_A_DECIMAL: "expected a decimal number",
     Fault.DECIMALS: "expected at most 9 decimals",
-    Fault.DIGITS: "expected at most 18 digits, 9 of them decimals",
+    Fault.DIGITS: "expected a number below 10^9",
     Fault.NOT_A_TIME: "expected ISO 8601 with a zone (2024-02-05T00:00:00Z), or epoch s, ms, µs or ns",
     Fault.NAIVE_TIME: "expected a time with its zone; if the times are UTC, say so with --assume-utc",
     Fault.TIME_RANGE: "expected a time between the years 1970 and 2200",
@@ -38,6 +38,7 @@ EXPECTED: Final[dict[Fault, str]] = {
 
 DIGITS_MAX: Final = 18
 DECIMALS_MAX: Final = 9
+"""Of the wire, decimal(18,9)."""
 YEAR_2200_US: Final = 7_258_118_400_000_000
 # A count of seconds has 11 digits until the year 5138, one of milliseconds at least 12 from 1973 on, and so on by
 # three digits.
@@ -45,6 +46,7 @@ _SECONDS_BELOW: Final = 10**11
 _MILLIS_BELOW: Final = 10**14
 _MICROS_BELOW: Final = 10**17
 _EXPONENT_MAX: Final = 10_000
+_UNITS_BELOW: Final = 10**DIGITS_MAX
 
 _NONE, _EMPTY, _NOT_A_DECIMAL = int(Fault.NONE), int(Fault.EMPTY), int(Fault.NOT_A_DECIMAL)
 _DECIMALS, _DIGITS, _NOT_A_TIME = int(Fault.DECIMALS), int(Fault.DIGITS), int(Fault.NOT_A_TIME)
@@ -53,13 +55,15 @@ _ZERO, _NINE, _POINT, _PLUS, _MINUS, _COLON, _SPACE, _TAB = (ord(c) for c in "09
 _BIG_E, _SMALL_E, _BIG_T, _SMALL_T, _BIG_Z, _SMALL_Z = (ord(c) for c in "EeTtZz")
 
 
-def parse_decimals(column: VarColumn, nullable: bool) -> tuple[npt.NDArray[np.int64], int, Fault]:
+def parse_decimals(column: VarColumn, nullable: bool, tick: int) -> tuple[npt.NDArray[np.int64], int, Fault]:
     """Counts of 1e-9 (n,) int64, then the first row that is none and what is wrong with it (-1 if all are well).
 
     Zeros at the end don't count as decimals, an exponent is understood. nullable: an empty text is NULL.
+    tick: a number with more than 9 decimals is rounded half up, exactly, to a multiple of this many counts, as
+    sep-metrics/1 rounds prices off the tick grid (files hold 1.1776199999999999 for 1.17762); 0: it is an error
     """
     out = np.empty(len(column), np.int64)
-    row, fault = _decimals(column.data, column.start, column.length, nullable, out)
+    row, fault = _decimals(column.data, column.start, column.length, nullable, tick, out)
     return out, int(row), Fault(int(fault))
 
 
@@ -74,7 +78,7 @@ def parse_times(column: VarColumn, assume_utc: bool) -> tuple[npt.NDArray[np.int
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _decimals(data: Any, start: Any, length: Any, nullable: bool, out: Any) -> Any:
+def _decimals(data: Any, start: Any, length: Any, nullable: bool, tick: int, out: Any) -> Any:
     for row in range(len(start)):
         begin, end = _trim(data, start[row], start[row] + max(length[row], 0))
         if begin == end:
@@ -82,7 +86,7 @@ def _decimals(data: Any, start: Any, length: Any, nullable: bool, out: Any) -> A
                 return row, _EMPTY
             out[row] = NULL
             continue
-        out[row], fault = _decimal(data, begin, end)
+        out[row], fault = _decimal(data, begin, end, tick)
         if fault != _NONE:
             return row, fault
     return -1, _NONE
@@ -120,13 +124,14 @@ def _is_digit(byte: int) -> bool:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _decimal(data: Any, p: int, end: int) -> Any:
-    """(units of 1e-9, fault). The mantissa is kept without its trailing zeros: they are no decimals."""
+def _decimal(data: Any, p: int, end: int, tick: int) -> Any:
+    """(units of 1e-9, fault). The mantissa is the leading digits, without zeros at their end."""
     negative = data[p] == _MINUS
     if negative or data[p] == _PLUS:
         p += 1
     mantissa, digits, zeros = np.int64(0), 0, 0
-    seen, whole, last = 0, -1, -1  # digits seen; of them before the point; position of the last that is not zero
+    seen, whole, last = 0, -1, -1  # digits seen; of them before the point; position of the mantissa's last
+    is_cut = False
     while p < end and (_is_digit(data[p]) or (data[p] == _POINT and whole < 0)):
         if data[p] == _POINT:
             whole = seen
@@ -134,27 +139,47 @@ def _decimal(data: Any, p: int, end: int) -> Any:
             zeros += 1
             seen += 1
         else:
-            digits = digits + zeros + 1 if digits else 1
-            if digits <= DIGITS_MAX:
-                mantissa = mantissa * 10 ** (zeros + 1 if mantissa else 0) + np.int64(data[p] - _ZERO)
-            zeros = 0
-            last = seen
+            width = digits + zeros + 1 if digits else 1
+            if width <= DIGITS_MAX:
+                mantissa = mantissa * np.int64(10) ** (width - digits) + np.int64(data[p] - _ZERO)
+                digits, zeros, last = width, 0, seen
+            else:
+                is_cut = True
             seen += 1
         p += 1
-    if seen == 0:
-        return np.int64(0), _NOT_A_DECIMAL
     exponent, p = _exponent(data, p, end)
-    if p != end:
+    if seen == 0 or p != end:
         return np.int64(0), _NOT_A_DECIMAL
     if digits == 0:
         return np.int64(0), _NONE
-    places = exponent + (seen if whole < 0 else whole) - 1 - last  # power of ten of the last digit kept
-    if places < -DECIMALS_MAX:
-        return np.int64(0), _DECIMALS
-    if digits + places + DECIMALS_MAX > DIGITS_MAX:
+    place = exponent + (seen if whole < 0 else whole) - 1 - last  # power of ten of the mantissa's last digit
+    if digits + place + DECIMALS_MAX > DIGITS_MAX:
         return np.int64(0), _DIGITS
-    units = mantissa * np.int64(10) ** (places + DECIMALS_MAX)
+    if place >= -DECIMALS_MAX and not is_cut:
+        units = mantissa * np.int64(10) ** (place + DECIMALS_MAX)
+    elif tick > 0:
+        units = _on_tick(mantissa, place + DECIMALS_MAX, tick)
+        if units >= _UNITS_BELOW:
+            return np.int64(0), _DIGITS
+    else:
+        return np.int64(0), _DECIMALS
     return -units if negative else units, _NONE
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _on_tick(mantissa: int, power: int, tick: int) -> int:
+    """mantissa * 10^power units rounded half up to a multiple of `tick`; digits cut off below don't matter.
+
+    Twice the value is compared with odd multiples of the tick, which are whole: what is below one unit can go.
+    """
+    twice: Any = 2 * mantissa
+    if power >= 0:
+        twice *= np.int64(10) ** power
+    else:
+        twice //= np.int64(10) ** min(-power, DIGITS_MAX)
+        if -power > DIGITS_MAX:
+            twice = 0
+    return (twice + tick) // (2 * tick) * tick
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -170,7 +195,8 @@ def _exponent(data: Any, p: int, end: int) -> Any:
         return 0, p
     value = 0
     while q < end and _is_digit(data[q]):
-        value = min(value * 10 + np.int64(data[q] - _ZERO), _EXPONENT_MAX)
+        if value < _EXPONENT_MAX:
+            value = value * 10 + int(data[q] - _ZERO)
         q += 1
     return -value if negative else value, q
 
@@ -184,7 +210,7 @@ def _number(data: Any, p: int, end: int, width: int) -> int:
     for k in range(p, p + width):
         if not _is_digit(data[k]):
             return -1
-        value = value * 10 + np.int64(data[k] - _ZERO)
+        value = value * 10 + int(data[k] - _ZERO)
     return value
 
 
@@ -194,7 +220,7 @@ def _fraction(data: Any, p: int, end: int, width: int) -> Any:
     value, seen = 0, 0
     while p < end and _is_digit(data[p]):
         if seen < width:
-            value = value * 10 + np.int64(data[p] - _ZERO)
+            value = value * 10 + int(data[p] - _ZERO)
             seen += 1
         p += 1
     return value * 10 ** (width - seen), p
