@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +13,27 @@ import click
 
 from sep_stream.cli._common import iso, progress, settings_options
 from sep_stream.errors import SepError
+from sep_stream.market.timeframes import US_PER_S
 from sep_stream.runtime.settings import Settings
+from sep_stream.sources.formats import FORMATS
 
 if TYPE_CHECKING:
     from sep_stream.market.events import EventBatch
+    from sep_stream.sources.publisher import Publisher
 
 
 class _FilesByDefault(click.Group):
     """`ingest FILE…` without the word `files`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             args = ["files", *args]
         return super().parse_args(ctx, args)
 
 
 @click.group(
     cls=_FilesByDefault,
+    subcommand_metavar="FILE… | synthetic",
     epilog="""\b
 Examples:
   sep-stream ingest candles.csv --instrument EUR/USD
@@ -45,7 +50,7 @@ Example:
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--instrument", required=True, help="Whose prices the files hold, e.g. EUR/USD.")
-@click.option("--format", "file_format", help="Of the files; left out: told by their content.")
+@click.option("--format", type=click.Choice(FORMATS), help="Left out: told from the content.")
 @click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @settings_options
@@ -53,55 +58,121 @@ def files(
     settings: Settings,
     files: tuple[Path, ...],
     instrument: str,
-    file_format: str | None,
+    format: str | None,
     assume_utc: bool,
     as_json: bool,
 ) -> None:
     """Publish candles or quotes of FILES: CSV, JSON or Parquet.
 
-    Publishing a file twice does no harm: its events carry their row as a sequence, and repeats are recognised.
+    FILES follow each other in time; of several that cover the same time, such as bid and ask candles, choose one: they
+    are not merged. Publishing a file twice does no harm: its events carry their row as sequence, and repeats are
+    recognised.
     """
     from sep_stream.runtime.topology import Topology
-    from sep_stream.sources.files import read_events
+    from sep_stream.sources.files import read_files
 
     instruments = Topology.load().instruments
-    for path in files:
-        batches = read_events(
-            path, instruments, instrument, format=file_format, assume_utc=assume_utc, note=progress
-        )
-        _publish(settings, batches, str(path), as_json)
+    batches = read_files(files, instruments, instrument, format=format, assume_utc=assume_utc, note=progress)
+    symbol = instruments[instruments.position(instrument)].symbol
+    _publish(settings, batches, f"{', '.join(map(str, files))} as {symbol}", as_json)
 
 
 @ingest.command(
     epilog="""\b
 Example:
-  sep-stream ingest synthetic --days 30 --seed 7 --instrument EUR/USD --instrument USD/JPY"""
+  sep-stream ingest synthetic --days 30 --seed 7 --instruments EUR/USD --instruments USD/JPY"""
 )
 @click.option("--days", default=30, show_default=True, type=click.IntRange(min=1), help="Trading days.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
 @click.option(
-    "--instrument",
-    "instruments",
+    "--instruments",
     multiple=True,
     default=("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD"),
     show_default=True,
+    help="May be repeated, or separated by commas.",
 )
 @click.option("--kind", type=click.Choice(["candles", "quotes"]), default="candles", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @settings_options
-def synthetic(
-    settings: Settings, days: int, seed: int, instruments: tuple[str, ...], kind: str, as_json: bool
-) -> None:
-    """Publish a seeded synthetic market, which has no edge to find."""
+def synthetic(settings: Settings, days: int, seed: int, instruments: tuple[str, ...], kind: str, as_json: bool) -> None:
+    """Publish a seeded synthetic market, which has no edge to find. The same flags give the same events."""
     from sep_stream.runtime.topology import Topology
     from sep_stream.sources.synthetic import synthetic_candles, synthetic_quotes
 
     make = synthetic_candles if kind == "candles" else synthetic_quotes
-    batches = make(Topology.load().instruments, instruments, days, seed)
-    _publish(settings, batches, f"SYNTHETIC market, seed {seed}", as_json)
+    symbols = [name for names in instruments for name in names.split(",")]
+    batches = make(Topology.load().instruments, symbols, days, seed)
+    _publish(settings, ((None, batch) for batch in batches), f"SYNTHETIC market, seed {seed}", as_json)
 
 
-def _publish(settings: Settings, batches: Iterable[EventBatch], title: str, as_json: bool) -> None:
+class _Places:
+    """Where in the files the events came from, as far back as the broker has not taken them."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.first_us: int | None = None
+        self.last_us: int | None = None
+        self._batches: deque[tuple[int, Path | None, EventBatch]] = deque()
+
+    def add(self, path: Path | None, batch: EventBatch, acknowledged: int) -> None:
+        self.first_us = int(batch.event_time[0]) if self.first_us is None else self.first_us
+        self.last_us = int(batch.event_time[-1])
+        self._batches.append((self.events, path, batch))
+        self.events += len(batch)
+        while len(self._batches) > 1 and self._batches[1][0] < acknowledged:
+            self._batches.popleft()
+
+    def told(self, acknowledged: int) -> str:
+        """Up to where all is published."""
+        if not acknowledged:
+            return "nothing is published"
+        first, path, batch = next(entry for entry in reversed(self._batches) if entry[0] < acknowledged)
+        if path is None:
+            return f"{acknowledged:,} events are published"
+        from sep_stream.sources.files import place_in
+
+        row = acknowledged - first - 1
+        time = iso(int(batch.event_time[row]) / US_PER_S)
+        return (
+            f"{path} is published up to {place_in(path)} {batch.offset[row]} ({time}): {acknowledged:,} events in all"
+        )
+
+
+def _publish(settings: Settings, batches: Iterable[tuple[Path | None, EventBatch]], title: str, as_json: bool) -> None:
+    publisher = _publisher(settings)
+    places = _Places()
+    begun_s = time.monotonic()
+    try:
+        with publisher:
+            for path, batch in batches:
+                places.add(path, batch, publisher.acknowledged)
+                publisher.publish(batch)
+    except SepError as error:
+        publisher.settle()
+        raise type(error)(f"{error}\n{places.told(publisher.acknowledged)}") from error
+    except KeyboardInterrupt:
+        publisher.settle()
+        progress(places.told(publisher.acknowledged))
+        raise
+    seconds = time.monotonic() - begun_s
+    summary = {
+        "source": title,
+        "events": publisher.acknowledged,
+        "events_per_s": round(publisher.acknowledged / seconds),
+        "first": None if places.first_us is None else iso(places.first_us / US_PER_S),
+        "last": None if places.last_us is None else iso(places.last_us / US_PER_S),
+    }
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(
+            f"{title}: {summary['events']:,} events published, {summary['events_per_s']:,} a second, "
+            f"{summary['first']} to {summary['last']}"
+        )
+
+
+def _publisher(settings: Settings) -> Publisher:
+    """A publisher to market.events; refuses a broker without the declared topics."""
     from sep_stream.market.avro import load_schemas
     from sep_stream.runtime import topics
     from sep_stream.runtime.kafka_config import librdkafka
@@ -111,34 +182,6 @@ def _publish(settings: Settings, batches: Iterable[EventBatch], title: str, as_j
 
     topology = Topology.load()
     topics.check(settings, topology)
-    publisher = Publisher(
-        librdkafka(settings), load_schemas(resource("schemas") / "avro"), topology.instruments,
-        settings.topic("market.events"), settings.partitions,
-    )  # fmt: skip
-    begun_s = time.monotonic()
-    first_us: int | None = None
-    last_us = 0
-    try:
-        with publisher:
-            for batch in batches:
-                first_us = int(batch.event_time[0]) if first_us is None else first_us
-                publisher.publish(batch)
-                last_us = int(batch.event_time[-1])
-    except SepError as error:
-        publisher.settle()
-        raise type(error)(f"{error}\n{title}: its first {publisher.acknowledged:,} events are published") from error
-    seconds = time.monotonic() - begun_s
-    summary = {
-        "source": title,
-        "events": publisher.acknowledged,
-        "events_per_s": round(publisher.acknowledged / seconds),
-        "first": None if first_us is None else iso(first_us / 1e6),
-        "last": None if first_us is None else iso(last_us / 1e6),
-    }
-    if as_json:
-        click.echo(json.dumps(summary))
-    else:
-        click.echo(
-            f"{title}: {summary['events']:,} events published, {summary['events_per_s']:,} a second, "
-            f"{summary['first']} to {summary['last']}"
-        )
+    schemas = load_schemas(resource("schemas") / "avro")
+    name = settings.topic("market.events")
+    return Publisher(librdkafka(settings), schemas, topology.instruments, name, settings.partitions)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
 import click
 
 from sep_stream.cli._common import settings_options
-from sep_stream.errors import ConfigurationError
+from sep_stream.errors import ConfigurationError, SepError
 from sep_stream.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from sep_stream.worker.runner import Worker
 
 STAGES = "convert,metrics,score"
 
@@ -53,9 +61,23 @@ def worker(
     topics.check(settings, Topology.load())
     warm_up(names)
     if processes is None:
-        Worker(settings, names, engine, until_caught_up, rebuild_state).run()
+        _run(Worker(settings, names, engine, until_caught_up, rebuild_state))
         return
     command = ["worker", "--stages", ",".join(names), "--engine", engine]
     command += ["--until-caught-up"] if until_caught_up else []
     command += ["--rebuild-state"] if rebuild_state else []
     Supervisor(command, processes, settings.environment()).run()
+
+
+def _run(worker: Worker) -> None:
+    """Run a worker; after an error end the process at once: nothing may be committed any more."""
+    try:
+        worker.run()
+    except SepError as error:
+        click.echo(f"sep-stream: {error}", err=True)
+    except Exception:  # noqa: BLE001 - a fault of ours: told whole, and the process ends all the same
+        traceback.print_exc()
+    else:
+        return
+    sys.stderr.flush()
+    os._exit(1)

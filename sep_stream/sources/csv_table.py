@@ -11,6 +11,7 @@ import numpy as np
 
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.sources.formats import PLACE
 from sep_stream.sources.table import TABLE_ROWS_MAX, Column, Table
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -71,7 +72,7 @@ def _table(
         name: Column(label, VarColumn(data, start[k, :rows], length[k, :rows]))
         for k, (name, label) in enumerate(labels.items())
     }
-    return Table(path, "line", lines[:rows], columns), at, line, fields
+    return Table(path, PLACE["csv"], lines[:rows], columns), at, line, fields
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

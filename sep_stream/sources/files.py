@@ -16,10 +16,10 @@ from sep_stream.market.events import NULL, EventBatch, Kind
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import DURATION_S, MINUTE_US, US_PER_S
 from sep_stream.sources.csv_table import csv_tables, read_header
+from sep_stream.sources.formats import FORMATS, PLACE
 from sep_stream.sources.json_table import json_tables
 from sep_stream.sources.table import Note, Table
 
-FORMATS: Final = ("candle-csv", "quote-csv", "candle-json", "candle-parquet", "quote-parquet", "bi5")
 SOURCE_PREFIX: Final = "file:"
 GRANULARITY_ROWS_MIN: Final = 30
 """From so many candles on, times that are all multiples of a longer duration apart are taken for one: that minutes are
@@ -94,8 +94,8 @@ def read_files(
     format: str | None = None,  # noqa: A002
     assume_utc: bool = False,
     note: Note = ignore,
-) -> Iterator[EventBatch]:
-    """The events of several files of one instrument, which must follow each other in time.
+) -> Iterator[tuple[Path, EventBatch]]:
+    """The events of several files of one instrument, which must follow each other in time, each batch with its file.
 
     Files that cover the same time, such as one of bid and one of ask candles, are not merged: choose one. Raises
     InputError before the first batch where a file begins no later than the one before it, and when a file begins
@@ -109,8 +109,13 @@ def read_files(
         for batch in read_events(path, instruments, instrument, note=note, **options):
             if batch.event_time[0] < last_us:
                 raise _overlap(path, int(batch.event_time[0]), f"the file before it ends at {_iso(last_us)}")
-            yield batch
+            yield path, batch
             last_us = int(batch.event_time[-1])
+
+
+def place_in(path: Path, format: str | None = None) -> str:  # noqa: A002
+    """What a position in the file is called: `line`, `candle` or `row`."""
+    return PLACE.get(_container(path, format)[1], "row")
 
 
 def _check_begins(paths: Sequence[Path], instruments: Instruments, instrument: str, options: Mapping[str, Any]) -> None:

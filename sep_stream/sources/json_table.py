@@ -12,6 +12,7 @@ import numpy as np
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import VarColumn
 from sep_stream.market.instruments import Instruments
+from sep_stream.sources.formats import PLACE
 from sep_stream.sources.table import TABLE_ROWS_MAX, Column, Note, Table
 
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -47,7 +48,7 @@ def json_tables(path: Path, instruments: Instruments, position: int, note: Note)
         rows = numbers[first : first + TABLE_ROWS_MAX]
         candles = [document[k] for k in rows.tolist()]
         columns = {name: _column(path, rows, candles, keys, name == "volume") for name, keys in fields.items()}
-        yield Table(path, "candle", rows + 1, columns)
+        yield Table(path, PLACE["json"], rows + 1, columns)
 
 
 def _load(path: Path) -> Any:

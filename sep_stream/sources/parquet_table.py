@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.sources.formats import PLACE
 from sep_stream.sources.table import TABLE_ROWS_MAX, Column, Table
 from sep_stream.sources.text import EXPECTED, YEAR_2200_US, Fault
 
@@ -39,9 +40,9 @@ def parquet_tables(path: Path, file: pq.ParquetFile, wanted: Mapping[str, str], 
             arrays = {name: batch.column(label) for name, label in wanted.items()}
             time = arrays["time"] if pa.types.is_timestamp(arrays["time"].type) else None
             columns = {name: Column(wanted[name], _text(path, wanted[name], array)) for name, array in arrays.items()}
-            table = Table(path, "row", places, columns)
+            table = Table(path, PLACE["parquet"], places, columns)
             if time is not None:
-                table = Table(path, "row", places, columns, _times(table, time, assume_utc))
+                table = Table(path, PLACE["parquet"], places, columns, _times(table, time, assume_utc))
             yield table
     except pa.ArrowException as error:
         raise InputError(f"{path}: row {first} or later: cannot be read: {error}") from error

@@ -59,6 +59,9 @@ def synthetic_quotes(
     """Quotes of `symbols`, `per_minute` each, spread evenly over each minute; otherwise as `synthetic_candles`."""
     if trading_days < 1 or not 1 <= per_minute <= 60_000:
         raise InputError("trading_days: expected at least 1; per_minute: expected 1 to 60000")
+    for symbol in symbols:
+        if instruments.priced_by_trades[instruments.position(symbol)]:
+            raise InputError(f"{symbol} is priced by trades: quotes make no bars of it; choose candles")
     walks = [_Walk(instruments, symbol, seed) for symbol in symbols]
     for day_us in _trading_days(start, trading_days):
         yield _interleaved([walk.quotes(day_us, per_minute) for walk in walks])
@@ -90,24 +93,23 @@ class _Walk:
         self._sequence = 0
 
     def day(self, day_us: int) -> EventBatch:
-        minutes, moves = self._moves(STEPS_PER_MINUTE)
-        path = self._advance(moves).reshape(-1, STEPS_PER_MINUTE)
-        minutes, path = minutes[self._kept], path[self._kept]
+        minutes, path = self._day_path(STEPS_PER_MINUTE)
         ohlc = (path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1])
-        volume = self._random.poisson(40, len(minutes))[: len(minutes)] + 1
+        volume = self._random.poisson(40, len(minutes)) + 1
         return self._events(Kind.BAR, day_us + minutes * MINUTE_US, ohlc=ohlc, volume=volume)
 
     def quotes(self, day_us: int, per_minute: int) -> EventBatch:
-        minutes, moves = self._moves(per_minute)
-        mid = self._advance(moves).reshape(-1, per_minute)[self._kept]
-        step_us = MINUTE_US // per_minute
-        times = day_us + minutes[self._kept, None] * MINUTE_US + np.arange(per_minute) * step_us
+        minutes, mid = self._day_path(per_minute)
+        times = day_us + minutes[:, None] * MINUTE_US + np.arange(per_minute) * (MINUTE_US // per_minute)
         spread = self._instrument.default_spread_points + self._random.integers(0, 3, mid.size)
         bid = mid.ravel() - spread // 2
         return self._events(Kind.QUOTE, times.ravel(), bid=bid, ask=bid + spread)
 
-    def _moves(self, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Minutes of the day and the price's moves in points, `steps` a minute. Sizes and signs are drawn apart."""
+    def _day_path(self, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Minutes (n,) of the day that are not missing, and the price in them (n, steps), in points.
+
+        Sizes and signs of the moves are drawn apart: each is as likely up as down.
+        """
         minutes = np.arange(MINUTES_PER_DAY, dtype=np.int64)
         shocks = self._random.normal(0.0, 0.05, MINUTES_PER_DAY)
         clustered = np.empty(MINUTES_PER_DAY)
@@ -121,8 +123,9 @@ class _Walk:
         scale = 6.0 / np.sqrt(steps) * daily * np.exp(clustered)
         size = self._random.exponential(1.0, (MINUTES_PER_DAY, steps)) * scale[:, None]
         sign = self._random.integers(0, 2, (MINUTES_PER_DAY, steps)) * 2 - 1
-        self._kept = self._random.random(MINUTES_PER_DAY) >= MISSING_SHARE
-        return minutes, (np.rint(size) * sign).astype(np.int64).ravel()
+        kept = self._random.random(MINUTES_PER_DAY) >= MISSING_SHARE
+        path = self._advance((np.rint(size) * sign).astype(np.int64).ravel())
+        return minutes[kept], path.reshape(-1, steps)[kept]
 
     def _advance(self, moves: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The path of the price, mirrored at a floor so that it stays positive."""

@@ -39,7 +39,7 @@ class LogModels:
 
     def _load(self, model_id: str) -> Model:
         manifest = self._manifest(model_id)
-        folder = model_folder(self._settings.models_url, manifest["location"])
+        folder = model_folder(self._settings.models_root(), manifest["location"])
         if manifest_sha256(folder) != manifest["manifest_sha256"]:
             raise ModelError(f"{folder}/manifest.json: is not the one published in {self._topic} for model {model_id}")
         model = load_model(folder)

@@ -77,8 +77,9 @@ class Worker:
         self._failure: asyncio.Future[None]
 
     def run(self) -> None:
-        """Blocks until done. Raises the error that ended the work."""
-        asyncio.run(self._run())
+        """Blocks until done. Raises the error that ended the work; Faust's threads then still run, with nothing of
+        what they fetched acknowledged, and the process has to end."""
+        asyncio.new_event_loop().run_until_complete(self._run())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -312,7 +312,7 @@ def test_files_follow_each_other_in_time(tmp_path: Path) -> None:
         return write(tmp_path / name, "time,bid,ask", *(f"{T0 + s},1,2" for s in seconds))
 
     first, second, overlapping = quotes("a.csv", 0, 5), quotes("b.csv", 6, 7), quotes("c.csv", 3, 9)
-    both = EventBatch.concatenate(list(read_files([first, second], INSTRUMENTS, "EUR/USD")))
+    both = EventBatch.concatenate([batch for _, batch in read_files([first, second], INSTRUMENTS, "EUR/USD")])
     assert [both.sources[code] for code in both.source] == ["file:a.csv"] * 2 + ["file:b.csv"] * 2
     for paths in ([second, first], [first, quotes("d.csv", 0, 9)]):
         with pytest.raises(InputError, match="give files in time order"):

@@ -1,0 +1,128 @@
+"""Runs real workers on the real broker and reads what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+
+from sep_stream.market.avro import load_schemas
+from sep_stream.market.events import EventBatch
+from sep_stream.metrics import METRICS_VERSION
+from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.resources import resource
+from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.topology import Topology
+from sep_stream.scoring.model import Model
+from sep_stream.sources.activation import activate
+from sep_stream.sources.publisher import Publisher
+from sep_stream.stores.model_store import manifest_sha256, save_model
+
+TOPOLOGY = Topology.load()
+SCHEMAS = load_schemas(resource("schemas") / "avro")
+OUTPUTS = ("bars", "windows", "metrics", "signals", "patterns", "late", "dead.letters")
+SMALL = {"history": 12, "forward": 8, "samples": 4}
+"""Window parameters that fill within minutes."""
+
+Records = dict[str, Counter[tuple[bytes, bytes]]]
+
+
+def publish(settings: Settings, events: EventBatch) -> None:
+    with Publisher(
+        librdkafka(settings), SCHEMAS, TOPOLOGY.instruments, settings.topic("market.events"), settings.partitions
+    ) as publisher:
+        publisher.publish(events)
+
+
+def put_in_force(settings: Settings, model: Model, symbols: Sequence[str], from_s: int) -> None:
+    folder = save_model(model, Path(settings.models_root()) / model.model_id)
+    activate(
+        librdkafka(settings),
+        SCHEMAS,
+        {name: settings.topic(name) for name in ("models", "market.events")},
+        settings.partitions,
+        {
+            "model_id": model.model_id,
+            "metrics_version": METRICS_VERSION,
+            "location": folder.name,
+            "manifest_sha256": manifest_sha256(folder),
+        },
+        symbols,
+        from_s,
+    )
+
+
+@contextmanager
+def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process, ended with its children at the end of the block. Its log goes to data_dir/worker.log."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sep_stream", "worker", *flags],
+            env={**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def log_of(settings: Settings) -> str:
+    return (settings.data_dir / "worker.log").read_text(errors="replace")
+
+
+def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = 90) -> None:
+    with worker(settings, "--until-caught-up", *flags) as process:
+        code = process.wait(timeout_s)
+    assert code == 0, log_of(settings)[-3000:]
+
+
+def records(settings: Settings, topics: Iterable[str] = OUTPUTS) -> Records:
+    """How often each (key, value) lies in each topic."""
+    return {topic: Counter((key, value) for _, _, key, value, _ in raw(settings, topic)) for topic in topics}
+
+
+def raw(settings: Settings, topic: str) -> list[tuple[int, int, bytes, bytes, dict[str, bytes]]]:
+    """(partition, offset, key, value, headers) of each record, in order within a partition."""
+    name, reader = settings.topic(topic), LogReader(settings)
+    ends = {p: reader.watermarks(name, p)[1] for p in reader.partitions(name)}
+    consumer = Consumer(librdkafka(settings, **{"group.id": "test", "enable.auto.commit": False}))
+    found: list[tuple[int, int, bytes, bytes, dict[str, bytes]]] = []
+    missing = sum(ends.values()) - sum(reader.watermarks(name, p)[0] for p in ends)
+    consumer.assign([TopicPartition(name, p, 0) for p in ends])
+    deadline_s = time.monotonic() + 30
+    while missing > 0 and time.monotonic() < deadline_s:
+        for message in consumer.consume(10_000, 0.2):
+            assert message.error() is None, message.error()
+            headers = dict(message.headers() or [])
+            found.append((message.partition(), message.offset(), message.key(), message.value(), headers))
+            missing -= 1
+    consumer.close()
+    assert missing <= 0, f"{name}: {missing} records could not be read"
+    return sorted(found, key=lambda record: record[:2])
+
+
+def pieces(events: EventBatch, count: int) -> list[EventBatch]:
+    return [events.take(rows) for rows in np.array_split(np.arange(len(events)), count)]
+
+
+def decoded(settings: Settings, topic: str) -> list[dict[str, Any]]:
+    return [SCHEMAS.decode(value)[1] for _, _, _, value, _ in raw(settings, topic)]
