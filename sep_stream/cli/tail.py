@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sep_stream.cli._common import parse_time, settings_options
+from sep_stream.errors import InputError
 from sep_stream.runtime.settings import Settings
 
 if TYPE_CHECKING:
+    from sep_stream.market.avro import Schemas
     from sep_stream.runtime.log_reader import LogReader
+
+SILENCE_S_MAX: Final = 5.0
+"""Without a record for this long, the broker is asked whether it is still there."""
+_POLL_S: Final = 0.5
+
+_Record = tuple[int, int, str | None, bytes | None]
+"""Partition, offset, key, value."""
 
 
 @click.command(
@@ -22,45 +31,46 @@ if TYPE_CHECKING:
 Examples:
   sep-stream tail signals --json
   sep-stream tail bars --from beginning --count 10
-  sep-stream tail market.events --from 2024-02-05T00:00:00Z --key EUR/USD"""
+  sep-stream tail market.events --from 2024-02-05T00:00:00Z --key EUR/USD --until-end"""
 )
 @click.argument("topic")
 @click.option(
-    "--from", "start", default="end", show_default=True, metavar="TIME|OFFSET|beginning|end", help="Where to begin."
+    "--from",
+    "start",
+    default="end",
+    show_default=True,
+    metavar="TIME|OFFSET|beginning|end",
+    help="Where to begin in each partition; TIME as 2024-02-05T00:00:00Z, by the records' timestamps.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("--until-end", is_flag=True, help="Stop at what is the end now, instead of following.")
-@click.option("--key", help="Only records with this key, e.g. EUR/USD.")
+@click.option("--key", help="Only records of this instrument (symbol or alias) or with this key.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one record a line.")
 @settings_options
 def tail(
     settings: Settings, topic: str, start: str, count: int | None, until_end: bool, key: str | None, as_json: bool
 ) -> None:
-    """Show the records of TOPIC (without the prefix), decoded, as they come. Records of one key are in order."""
+    """Show the records of TOPIC (without the prefix), decoded, as they come.
+
+    Order holds within a partition, and so for the records of one instrument. A record that can't be decoded is shown
+    with what is wrong with it.
+    """
     from sep_stream.market.avro import load_schemas
     from sep_stream.runtime.log_reader import LogReader
     from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topology import Topology
 
-    Topology.load().topic(topic)
+    topology = Topology.load()
+    name = settings.topic(topology.topic(topic).name)
     schemas = load_schemas(resource("schemas") / "avro")
     reader = LogReader(settings)
-    name = settings.topic(topic)
-    starts = {p: _start(reader, name, p, start) for p in reader.partitions(name)}
-    shown = 0
-    for partition, offset, record_key, value in _records(reader, name, starts, until_end):
-        text_key = None if record_key is None else record_key.decode(errors="replace")
-        if key is not None and text_key != key:
-            continue
-        fields = None if value is None else _plain(*schemas.decode(value))
-        if as_json:
-            click.echo(json.dumps(fields))
-        else:
-            body = "(deleted)" if fields is None else "  ".join(f"{k}={v}" for k, v in fields.items() if v is not None)
-            click.echo(f"{partition}/{offset} {text_key}  {body}")
-        shown += 1
-        if count is not None and shown >= count:
-            return
+    starts = {partition: _start(reader, name, partition, start) for partition in reader.partitions(name)}
+    records = _until_end(reader, name, starts) if until_end else _follow(reader, name, starts)
+    if key is not None:
+        keys = {i.symbol for i in topology.instruments if key in i.aliases} | {key}
+        records = (record for record in records if (record[2] or "").partition("|")[0] in keys or record[2] == key)
+    for record in islice(records, count):
+        click.echo(_line(schemas, record, as_json))
 
 
 def _start(reader: LogReader, topic: str, partition: int, start: str) -> int:
@@ -74,41 +84,48 @@ def _start(reader: LogReader, topic: str, partition: int, start: str) -> int:
     return reader.offset_for_time(topic, partition, parse_time(start) * 1000)
 
 
-def _records(
-    reader: LogReader, topic: str, starts: Mapping[int, int], until_end: bool
-) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
-    if until_end:
-        for partition, start in starts.items():
-            for batch in reader.read(topic, partition, start, reader.watermarks(topic, partition)[1]):
-                for offset, key, value in zip(batch.offsets.tolist(), batch.keys, batch.values, strict=True):
-                    yield partition, offset, key, value
-        return
+def _until_end(reader: LogReader, topic: str, starts: Mapping[int, int]) -> Iterator[_Record]:
+    stops = {partition: reader.watermarks(topic, partition)[1] for partition in starts}
+    for partition, start in starts.items():
+        for batch in reader.read(topic, partition, start, stops[partition]):
+            for offset, key, value in zip(batch.offsets.tolist(), batch.keys, batch.values, strict=True):
+                yield partition, offset, _text(key), value
+
+
+def _follow(reader: LogReader, topic: str, starts: Mapping[int, int]) -> Iterator[_Record]:
     follower = reader.follow(topic, starts)
+    heard_s = time.monotonic()
     try:
         while True:
-            for message in follower.poll(0.5):
-                yield message.partition(), message.offset(), message.key(), message.value()
+            for message in follower.poll(_POLL_S):
+                yield message.partition(), message.offset(), _text(message.key()), message.value()
+                heard_s = time.monotonic()
+            if time.monotonic() - heard_s > SILENCE_S_MAX:
+                reader.partitions(topic)
+                heard_s = time.monotonic()
     finally:
         follower.close()
 
 
-def _plain(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    """A record as JSON values: decimals as text, times as ISO 8601, bytes as hex, lists expanded."""
-    fields = {key: _value(value) for key, value in record.items()}
-    if name == "signal":
-        passed, failed = fields.pop("gate_passed"), fields.pop("gate_failed")
-        fields["gate"] = {"passed": passed, "failed": json.loads(failed)}
-        fields["matches"] = json.loads(fields["matches"])
-    return fields
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode(errors="replace")
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {key: _value(inner) for key, inner in value.items()}
-    return value
+def _line(schemas: Schemas, record: _Record, as_json: bool) -> str:
+    from sep_stream.cli._records import text_record
+
+    partition, offset, key, value = record
+    fields = None if value is None else _fields(schemas, record, value)
+    if as_json:
+        return json.dumps(fields)
+    return f"{partition}/{offset} {key}  {'(deleted)' if fields is None else text_record(fields)}"
+
+
+def _fields(schemas: Schemas, record: _Record, value: bytes) -> dict[str, Any]:
+    from sep_stream.cli._records import json_record
+
+    try:
+        return json_record(*schemas.decode(value))
+    except InputError as error:
+        partition, offset, key, _ = record
+        return {"undecodable": str(error), "partition": partition, "offset": offset, "key": key, "value": value.hex()}

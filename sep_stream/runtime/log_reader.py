@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from sep_stream.errors import DependencyError, InputError
+from sep_stream.errors import DependencyError, InputError, StateError
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 
 BATCH_RECORDS_MAX: Final = 50_000
-SILENCE_S_MAX: Final = 15.0
+SILENCE_S_MAX: Final = 8.0
 """A read that brings nothing for this long before its end is an error."""
 REQUEST_TIMEOUT_S: Final = 8.0
 _POLL_S: Final = 0.25
@@ -44,7 +44,7 @@ class LogReader:
         self._settings = settings
 
     def partitions(self, topic: str) -> list[int]:
-        found = self._ask(lambda consumer: consumer.list_topics(topic, REQUEST_TIMEOUT_S)).topics[topic]
+        found = self._ask(lambda consumer, left_s: consumer.list_topics(topic, left_s)).topics[topic]
         if found.error is not None:
             raise InputError(f"topic {topic!r}: {found.error.str()}; `sep-stream topics create` makes the topics")
         return sorted(found.partitions)
@@ -52,29 +52,29 @@ class LogReader:
     def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         """The partition's first offset and the one that the next record will get."""
         tp = TopicPartition(topic, partition)
-        low, high = self._ask(lambda consumer: consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S, cached=False))
+        low, high = self._ask(lambda consumer, left_s: consumer.get_watermark_offsets(tp, left_s, cached=False))
         return int(low), int(high)
 
     def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int:
         """Offset of the first record with that timestamp or a later one; the end if there is none."""
         at = TopicPartition(topic, partition, time_ms)
-        [found] = self._ask(lambda consumer: consumer.offsets_for_times([at], REQUEST_TIMEOUT_S))
+        [found] = self._ask(lambda consumer, left_s: consumer.offsets_for_times([at], left_s))
         return int(found.offset) if found.offset >= 0 else self.watermarks(topic, partition)[1]
 
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The group's committed offsets by partition; partitions without one are left out."""
         tps = [TopicPartition(topic, p) for p in partitions]
-        found = self._ask(lambda consumer: consumer.committed(tps, REQUEST_TIMEOUT_S), **{"group.id": group})
+        found = self._ask(lambda consumer, left_s: consumer.committed(tps, left_s), **{"group.id": group})
         return {tp.partition: tp.offset for tp in found if tp.offset != OFFSET_INVALID}
 
-    def _ask(self, request: Callable[[Consumer], Any], **extra: Any) -> Any:
-        """The answer to a request; asked again while the broker says that it can't tell yet."""
+    def _ask(self, request: Callable[[Consumer, float], Any], **extra: Any) -> Any:
+        """The answer to a request, which takes a timeout; asked again while the broker says that it can't tell yet."""
         deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
         consumer = self._consumer(**extra)
         try:
             while True:
                 try:
-                    return request(consumer)
+                    return request(consumer, max(_RETRY_S, deadline_s - time.monotonic()))
                 except KafkaException as error:
                     if not _is_passing(error.args[0]) or time.monotonic() > deadline_s:
                         raise self._unavailable(error) from error
@@ -83,8 +83,12 @@ class LogReader:
             consumer.close()
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
-        """The records with start <= offset < stop. Offsets without a record (compacted, or a transaction's marker)
-        are passed over: the end is told by position, not by count."""
+        """The records with start <= offset < stop, in batches of bounded size.
+
+        Offsets without a record (compacted, or a transaction's marker) are passed over: the end is told by position,
+        not by count. Raises StateError where the log ends before `stop`, InputError for a `start` outside it, and
+        DependencyError when the broker falls silent.
+        """
         if start >= stop:
             return
         consumer = self._consumer()
@@ -113,7 +117,12 @@ class LogReader:
             position = consumer.position([tp])[0].offset
             if position >= stop or len(wanted) < len(records):
                 return
-            if any(m.error() is not None and m.error().code() == KafkaError._PARTITION_EOF for m in messages):
+            end = _end(messages)
+            if end is not None:
+                if end < stop:
+                    raise StateError(
+                        f"{tp.topic}/{tp.partition}: the log ends at offset {end}, expected it up to {stop}"
+                    )
                 return
             _raise_fatal(messages)
             if messages:
@@ -185,6 +194,12 @@ def _fetch(consumer: Consumer) -> list[Message]:
     """What is there, without waiting for more once something is: `consume` alone waits its timeout out."""
     first = consumer.poll(_POLL_S)
     return [] if first is None else [first, *consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
+
+
+def _end(messages: Iterable[Message]) -> int | None:
+    """The next offset of a partition, where the messages say that its end is reached; markers of transactions lie
+    before it, records of open ones behind."""
+    return next((m.offset() for m in messages if m.error() and m.error().code() == KafkaError._PARTITION_EOF), None)
 
 
 def _raise_fatal(messages: Iterable[Message]) -> None:
