@@ -66,8 +66,10 @@ def train(
 def _events(settings: Settings, topology: Any, origin: str, instrument: str | None, assume_utc: bool) -> Iterable[Any]:
     if origin in ("topic", "market.events"):
         from sep_stream.history import EventLog
+        from sep_stream.market.avro import load_schemas
+        from sep_stream.runtime.resources import resource
 
-        yield from EventLog(settings, topology).batches()
+        yield from EventLog(settings, topology, load_schemas(resource("schemas") / "avro")).batches()
         return
     if instrument is None:
         raise click.UsageError("--instrument names whose prices the file holds, e.g. --instrument EUR/USD")
@@ -115,7 +117,9 @@ def show(settings: Settings, model_id: str, as_json: bool) -> None:
 
 @model.command()
 @click.argument("model_id")
-@click.option("--instrument", "instruments", multiple=True, help="Only for these; left out: all that it has libraries of.")
+@click.option(
+    "--instrument", "instruments", multiple=True, help="Only for these; left out: all that it has libraries of."
+)
 @click.option("--at", metavar="TIME", help="Event time of the markers; left out: the training cut.")
 @settings_options
 def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at: str | None) -> None:
@@ -164,7 +168,7 @@ def _find(settings: Settings, model_id: str) -> ModelManifest:
     root = settings.models_root()
     found = [manifest for manifest in list_models(root) if manifest.model_id.startswith(model_id)]
     if len(found) != 1:
-        raise InputError(f"model {model_id!r}: {len(found)} models at {root} begin so; `sep-stream model list` shows them")
+        raise InputError(f"model {model_id!r}: {len(found)} at {root} begin so; `sep-stream model list` shows them")
     return found[0]
 
 
@@ -201,6 +205,5 @@ def _show(summary: dict[str, Any], as_json: bool) -> None:
     click.echo(f"  training cut  {summary['training_cut']}")
     click.echo(f"  calibrated    {'yes' if summary['calibrated'] else 'no'}")
     for library in summary["libraries"]:
-        click.echo(
-            f"  {library['instrument']:8} {library['timeframe']:4} {library['rows']:>8} rows {library['blocks']:>6} blocks"
-        )
+        name = f"{library['instrument']:8} {library['timeframe']:4}"
+        click.echo(f"  {name} {library['rows']:>8} rows {library['blocks']:>6} blocks")

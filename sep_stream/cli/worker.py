@@ -28,7 +28,11 @@ Examples:
 )
 @click.option("--stages", default=STAGES, show_default=True, help="The stages to run, separated by commas.")
 @click.option(
-    "--engine", default="auto", show_default=True, type=click.Choice(["auto", "reference", "cpu"]), help="Of the metrics."
+    "--engine",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "reference", "cpu"]),
+    help="Of the metrics.",
 )
 @click.option(
     "--processes",

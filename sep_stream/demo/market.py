@@ -37,7 +37,8 @@ class Market:
 def synthetic(instruments: Instruments, seed: int, trading_days: int) -> Market:
     """A seeded market of four instruments without an edge."""
     batches = list(synthetic_candles(instruments, SYNTHETIC_SYMBOLS, trading_days, seed))
-    title = f"SYNTHETIC market, seed {seed}: {trading_days} trading days of {', '.join(SYNTHETIC_SYMBOLS)}, no edge built in"
+    symbols = ", ".join(SYNTHETIC_SYMBOLS)
+    title = f"SYNTHETIC market, seed {seed}: {trading_days} trading days of {symbols}, no edge built in"
     return _market(title, True, batches)
 
 

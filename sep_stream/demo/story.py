@@ -153,11 +153,10 @@ def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Mark
         seconds = time.monotonic() - begun_s
         console.print(f"· published {cut:,} events of history, {cut / seconds:,.0f} a second")
         _model(settings, topology, schemas, market, console)
-        follower = LogReader(settings).follow(
-            settings.topic("signals"), dict.fromkeys(range(settings.partitions), 0)
-        )
+        follower = LogReader(settings).follow(settings.topic("signals"), dict.fromkeys(range(settings.partitions), 0))
         tally = _Tally()
         with Live(_table(tally, market), console=console, refresh_per_second=4, transient=True) as live:
+
             def take(wait_s: float) -> None:
                 _take(follower, schemas, tally, live, market, wait_s)
 

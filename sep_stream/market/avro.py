@@ -68,7 +68,7 @@ class Schemas:
         body = io.BytesIO(value[HEADER_BYTES:])
         try:
             record: Any = fastavro.schemaless_reader(body, schema.parsed, None)
-        except Exception as error:  # noqa: BLE001 - fastavro raises many kinds on garbage
+        except Exception as error:  # fastavro raises many kinds on garbage
             raise InputError(f"the value is not an Avro {schema.name}: {type(error).__name__} {error}") from error
         if body.read(1):
             raise InputError(f"the value has bytes after its Avro {schema.name}")

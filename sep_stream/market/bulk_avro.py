@@ -9,8 +9,9 @@ Values are framed as Confluent's clients frame them: magic byte 0, schema id as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numba as nb
@@ -24,15 +25,23 @@ HEADER_BYTES: Final = 5
 
 LONG, DOUBLE, FLOAT, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(9)
 
-_OP_DTYPE: Final = np.dtype(
-    [("op", "<i4"), ("nullable", "<i4"), ("slot", "<i4"), ("limit", "<i8")]
-)
+_OP_DTYPE: Final = np.dtype([("op", "<i4"), ("nullable", "<i4"), ("slot", "<i4"), ("limit", "<i8")])
 """slot: row of the kind's column block · limit: symbols of an enum (0: none), digits of a decimal as 10^digits,
 instructions inside a nested record."""
 
 _INTEGERS: Final = {"int", "long"}
 _VARINT_BYTES_MAX: Final = 10
-_BYTES_MAX: Final = {LONG: 10, DOUBLE: 8, FLOAT: 4, BOOLEAN: 1, BYTES: 5, STRING: 5, DECIMAL: 10, WIDE_DECIMAL: 18, RECORD: 0}
+_BYTES_MAX: Final = {
+    LONG: 10,
+    DOUBLE: 8,
+    FLOAT: 4,
+    BOOLEAN: 1,
+    BYTES: 5,
+    STRING: 5,
+    DECIMAL: 10,
+    WIDE_DECIMAL: 18,
+    RECORD: 0,
+}
 """Of an encoded field, without a union's index and the bytes of strings and bytes themselves."""
 _OK, _TOMBSTONE, _MAGIC = int(Reason.OK), int(Reason.TOMBSTONE), int(Reason.BAD_MAGIC)
 _SCHEMA, _MALFORMED, _RANGE = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED), int(Reason.DECIMAL_RANGE)
@@ -97,7 +106,7 @@ class Encoded:
 
     def values(self) -> list[bytes]:
         data, offsets = self.data.tobytes(), self.offsets.tolist()
-        return [data[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [data[start:stop] for start, stop in pairwise(offsets)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +208,9 @@ class _Compiler:
             kind = named.get(kind, {"type": kind})
         what = kind["type"]
         if what in ("record", "enum"):
-            named[kind["name"]] = named[f"{kind.get('namespace', 'sep.market.v1')}.{kind['name'].split('.')[-1]}"] = kind
+            named[kind["name"]] = named[f"{kind.get('namespace', 'sep.market.v1')}.{kind['name'].split('.')[-1]}"] = (
+                kind
+            )
         if what == "record":
             self._nested(name, kind, nullable, named)
         elif kind.get("logicalType") == "decimal":
@@ -258,7 +269,7 @@ def _merged(columns: Sequence[VarColumn], n: int) -> tuple[npt.NDArray[np.uint8]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _hash(data: Any, start: int, length: int) -> int:
+def _hash(data: Any, start: int, length: int) -> Any:
     """FNV-1a, 64 bits."""
     h = np.uint64(14695981039346656037)
     for k in range(start, start + length):

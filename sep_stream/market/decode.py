@@ -75,7 +75,9 @@ def _canonical(instruments: Instruments, name: bytes) -> int:
 
 def encode_events(codec: BulkCodec, instruments: Instruments, batch: EventBatch) -> Encoded:
     """The records of a batch whose events are all OK."""
-    columns: dict[str, Any] = {name: getattr(batch, name) for name in (*_DECIMALS, "event_time", "duration_s", "sequence")}
+    columns: dict[str, Any] = {
+        name: getattr(batch, name) for name in (*_DECIMALS, "event_time", "duration_s", "sequence")
+    }
     columns["instrument"] = VarColumn.from_codes(
         batch.instrument.astype(np.int32), [symbol.encode() for symbol in instruments.symbols]
     )
@@ -91,21 +93,26 @@ def events_from_records(instruments: Instruments, records: Sequence[Mapping[str,
     Fields left out are null; offsets count from 0. Raises InputError for an unknown instrument or kind and for a
     decimal that decimal(18,9) can't hold.
     """
-    sources, models = (tuple(dict.fromkeys(r[name] for r in records if r.get(name) is not None)) for name in ("source", "model_id"))
+    sources, models = (
+        tuple(dict.fromkeys(r[name] for r in records if r.get(name) is not None)) for name in ("source", "model_id")
+    )
     n = len(records)
 
     def column(name: str, of: Any, dtype: Any) -> npt.NDArray[Any]:
         return np.fromiter((of(name, r.get(name)) for r in records), dtype, n)
 
+    decimals: dict[str, Any] = {name: column(name, _units, np.int64) for name in _DECIMALS}
     return EventBatch(
         instrument=np.fromiter((instruments.position(r["instrument"]) for r in records), np.int16, n),
         kind=np.fromiter((_kind(r["kind"]) for r in records), np.uint8, n),
         event_time=np.fromiter((_time_us(r["event_time"]) for r in records), np.int64, n),
-        **{name: column(name, _units, np.int64) for name in _DECIMALS},
+        **decimals,
         duration_s=column("duration_s", _integer, np.int64),
         sequence=column("sequence", _integer, np.int64),
         source=np.fromiter((sources.index(r["source"]) for r in records), np.int32, n),
-        model=np.fromiter((models.index(r["model_id"]) if r.get("model_id") is not None else -1 for r in records), np.int32, n),
+        model=np.fromiter(
+            (models.index(r["model_id"]) if r.get("model_id") is not None else -1 for r in records), np.int32, n
+        ),
         reason=np.zeros(n, np.uint8),
         offset=np.arange(n, dtype=np.int64),
         sources=sources,

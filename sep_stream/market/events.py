@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.BAD_VOLUME: "volume is negative",
     Reason.BAD_MODEL_ID: "model_id: expected a SHA-256 as 64 lower-case hex digits",
     Reason.DUPLICATE: "its sequence is not above the last of its instrument and source, nor its time newer",
-    Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event did not follow",
+    Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event is not",
     Reason.LATE: "its minute has closed",
 }
 
@@ -143,7 +143,7 @@ class EventBatch:
         for batch in batches:
             source.append(_recoded(batch.source, batch.sources, sources))
             model.append(_recoded(batch.model, batch.models, models))
-        columns = {
+        columns: dict[str, Any] = {
             f.name: np.concatenate([getattr(batch, f.name) for batch in batches])
             for f in fields(cls)
             if f.name not in (*_TABLES, "source", "model")
@@ -153,9 +153,7 @@ class EventBatch:
         )
 
 
-def _recoded(
-    codes: npt.NDArray[np.int32], table: Sequence[str], new_table: Sequence[str]
-) -> npt.NDArray[np.int32]:
+def _recoded(codes: npt.NDArray[np.int32], table: Sequence[str], new_table: Sequence[str]) -> npt.NDArray[np.int32]:
     """Codes of the same names in another table; -1 stays."""
     position = {name: code for code, name in enumerate(new_table)}
     return np.array([*(position[name] for name in table), -1], np.int32)[codes]

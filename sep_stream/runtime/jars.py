@@ -112,7 +112,7 @@ def _resolve(jgo: Any, repository: Path, endpoint: str) -> list[Path]:
     for attempt in (1, 2):
         try:
             jars = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
-        except Exception as error:  # noqa: BLE001 - jgo raises whatever its transport does
+        except Exception as error:  # jgo raises whatever its transport does
             if attempt == 1:
                 shutil.rmtree(repository, ignore_errors=True)
                 continue

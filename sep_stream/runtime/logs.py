@@ -30,7 +30,10 @@ class _OncePerInterval(logging.Filter):
 
 def configure_logs(level: str, log_format: str) -> None:
     """level: debug, info, warning or error, of our own lines; libraries speak from warning on."""
-    shared = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"

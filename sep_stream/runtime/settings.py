@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     sasl_password: SecretStr | None = None
     ssl_ca_location: Path | None = None
     group_instance: str | None = Field(None, description="static member id of a worker's consumer groups")
+    fetch_records: int = Field(5_000, ge=1, le=100_000, description="most that a worker takes at once")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field("console", pattern="^(console|json)$")
     history: int = Field(64, ge=12, description="bars of a window up to its anchor")

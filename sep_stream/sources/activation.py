@@ -35,9 +35,14 @@ def activate(
     model_id = manifest["model_id"]
     _send(producer, topics["models"], [(model_id, schemas.encode("model_manifest", dict(manifest)), -1, 0)])
     markers = [
-        (symbol, schemas.encode("market_event", _marker(symbol, model_id, from_s)), partition_for(symbol.encode(), partitions), from_s * 1000)
+        (
+            symbol,
+            schemas.encode("market_event", _marker(symbol, model_id, from_s)),
+            partition_for(symbol.encode(), partitions),
+            from_s * 1000,
+        )
         for symbol in symbols
-    ]  # fmt: skip
+    ]
     _send(producer, topics["market.events"], markers)
 
 
@@ -68,4 +73,6 @@ def _send(producer: Producer, topic: str, records: Iterable[tuple[str, bytes, in
     except KafkaException as error:
         raise DependencyError(f"{topic}: cannot send: {error.args[0].str()}") from error
     if failures or left:
-        raise DependencyError(f"{topic}: the broker did not take {left or len(failures)} records: {failures[:1] or 'no answer'}")
+        raise DependencyError(
+            f"{topic}: the broker did not take {left or len(failures)} records: {failures[:1] or 'no answer'}"
+        )

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import structlog
@@ -19,6 +19,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
 from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
+from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
@@ -41,23 +42,20 @@ class ConvertTopics:
     state: str
 
 
-class InputLog:
-    """What recovery needs of the log; the worker reads it with librdkafka, tests from memory."""
+class InputLog(Protocol):
+    """What recovery needs of the log."""
 
     def snapshots(self, partition: int) -> list[tuple[int, bytes | None]]:
         """(offset, value) of the partition's snapshot records, in log order."""
-        raise NotImplementedError
 
     def committed(self, partition: int) -> int | None:
-        raise NotImplementedError
+        """The group's committed offset, None where it has none."""
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """The partition's first and next offset."""
-        raise NotImplementedError
 
-    def records(self, partition: int, start: int, stop: int) -> Iterator[tuple[Any, list[Any], list[Any]]]:
-        """(offsets, keys, values) of the records in [start, stop), in stretches of bounded size."""
-        raise NotImplementedError
+    def records(self, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
+        """The records in [start, stop), in stretches of bounded size."""
 
 
 @dataclass(slots=True)
@@ -139,18 +137,16 @@ class ConvertStage:
         if partition not in self._to_rebuild:
             snapshot = self._format.newest(self._log.snapshots(partition), where)
         low, high = self._log.bounds(partition)
-        start, resume = resume_offset(
-            f"{self.topic}/{partition}", snapshot, self._log.committed(partition), low, high
-        )
+        start, resume = resume_offset(f"{self.topic}/{partition}", snapshot, self._log.committed(partition), low, high)
         converter = (
             MarketDataConverter.restore(snapshot.state, self._instruments, self._parameters)
             if snapshot
             else MarketDataConverter(self._instruments, self._parameters)
         )
         reread = 0
-        for offsets, keys, values in self._log.records(partition, start, resume):
-            reread += len(offsets)
-            converter.feed(self._decode(partition, offsets, keys, values))
+        for batch in self._log.records(partition, start, resume):
+            reread += len(batch)
+            converter.feed(self._decode(partition, batch.offsets, batch.keys, batch.values))
         log.info("state recovered", stage=self.name, partition=partition, snapshot=start, resume=resume, reread=reread)
         rebuilt = partition in self._to_rebuild
         self._to_rebuild.discard(partition)
@@ -178,17 +174,13 @@ class ConvertStage:
         columns = wire.bar_columns(bars, self._instruments, self._symbols)
         values = self._codecs["bar"].encode(columns, len(bars)).values()
         for row, value in enumerate(values):
-            yield Outgoing(
-                self._topics.bars, batch.partition, keys[row], value, end_ms[row], headers(closed_by[row])
-            )
+            yield Outgoing(self._topics.bars, batch.partition, keys[row], value, end_ms[row], headers(closed_by[row]))
         if not len(output.windows):
             return
         columns = wire.window_columns(output, self._parameters, self._instruments, self._symbols)
         values = self._codecs["window"].encode(columns, len(output.windows)).values()
         for row, value in zip(output.windows["bar"].tolist(), values, strict=True):
-            yield Outgoing(
-                self._topics.windows, batch.partition, keys[row], value, 0, headers(closed_by[row])
-            )
+            yield Outgoing(self._topics.windows, batch.partition, keys[row], value, 0, headers(closed_by[row]))
 
     def _prices(self, batch: Batch, converter: MarketDataConverter, output: ConvertOutput) -> Iterator[Outgoing]:
         headers = origin(batch, "convert")(batch.records[-1].offset)
@@ -203,7 +195,8 @@ class ConvertStage:
             )
 
     def _rejections(self, batch: Batch, events: EventBatch, output: ConvertOutput) -> Iterator[Outgoing]:
-        late, dead = [], []
+        late: list[Refused] = []
+        dead: list[Refused] = []
         for r in output.rejections:
             time_us = int(events.event_time[r.row]) if r.row >= 0 else NULL
             refused = Refused(
@@ -222,4 +215,3 @@ class ConvertStage:
         self._counters.add("duplicates", int(np.count_nonzero(output.reason == Reason.DUPLICATE)))
         for rejection in output.rejections:
             self._counters.add("late" if rejection.reason == Reason.LATE else f"dead_{rejection.reason.name.lower()}")
-

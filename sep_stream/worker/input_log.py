@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
-from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.log_reader import LogReader, RecordBatch
 from sep_stream.runtime.settings import Settings
-from sep_stream.worker.convert_stage import InputLog
 
 
-class KafkaInputLog(InputLog):
+class KafkaInputLog:
     """A stage's input and state topics on the broker."""
 
     def __init__(self, settings: Settings, topic: str, state_topic: str, group: str) -> None:
@@ -33,8 +28,5 @@ class KafkaInputLog(InputLog):
     def bounds(self, partition: int) -> tuple[int, int]:
         return self._reader.watermarks(self._topic, partition)
 
-    def records(
-        self, partition: int, start: int, stop: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Sequence[bytes | None], Sequence[Any]]]:
-        for batch in self._reader.read(self._topic, partition, start, stop):
-            yield batch.offsets, batch.keys, batch.values
+    def records(self, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
+        return self._reader.read(self._topic, partition, start, stop)

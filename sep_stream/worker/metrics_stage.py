@@ -61,6 +61,4 @@ class MetricsStage:
         headers = origin(batch, self._engine)
         for row, value, timestamp_ms in zip(rows.tolist(), values, available_ms, strict=True):
             record = batch.records[row]
-            yield Outgoing(
-                self._output, batch.partition, record.key, value, timestamp_ms, headers(record.offset)
-            )
+            yield Outgoing(self._output, batch.partition, record.key, value, timestamp_ms, headers(record.offset))

@@ -31,8 +31,6 @@ STAGES: Final = ("convert", "metrics", "score")
 """In the order of the data."""
 
 COMMIT_INTERVAL_S: Final = 1.0
-POLL_RECORDS_MAX: Final = 5_000
-"""Records of a fetch: more would block the loop for long, fewer cost speed."""
 BUFFERED_BATCHES_MAX: Final = 16
 SESSION_TIMEOUT_S: Final = 10.0
 HEARTBEAT_INTERVAL_S: Final = 1.0
@@ -98,12 +96,16 @@ class Worker:
         for app in apps:
             app.loop = loop
         await asyncio.gather(*(app.start() for app in apps))
-        ends = [asyncio.create_task(stopped.wait()), asyncio.create_task(self._watch_broker(outbox, brokers))]
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(stopped.wait()),
+            asyncio.create_task(self._watch_broker(outbox, brokers)),
+        ]
         if self.until_caught_up:
             ends.append(asyncio.create_task(caught_up.wait()))
         counting = asyncio.create_task(self._log_counters())
         try:
-            done, _ = await asyncio.wait([self._failure, *ends, *_crashes(apps)], return_when=asyncio.FIRST_COMPLETED)
+            watched: list[asyncio.Future[Any]] = [self._failure, *ends, *_crashes(apps)]
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -139,7 +141,7 @@ class Worker:
             consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=self.settings.group_instance,
             broker_commit_interval=COMMIT_INTERVAL_S,
-            broker_max_poll_records=POLL_RECORDS_MAX,
+            broker_max_poll_records=self.settings.fetch_records,
             broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
             broker_rebalance_timeout=SESSION_TIMEOUT_S,

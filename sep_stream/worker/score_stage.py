@@ -68,9 +68,7 @@ class ScoreStage:
         metrics = wire.take(decoded.columns, rows)
         records, ids = wire.metric_records(metrics, self._params, self._symbols)
         models = {model_id: await asyncio.to_thread(self._models.get, model_id) for model_id in ids}
-        signals = score_records(
-            records, [models[i] for i in ids], self._instruments.symbols, self._params, self._cache
-        )
+        signals = score_records(records, [models[i] for i in ids], self._instruments.symbols, self._params, self._cache)
         self._counters.add("signals", len(signals))
         self._counters.add("windows_without_model", len(rows) - len(signals))
         self._counters.add("dead_metrics", len(refused))
@@ -100,9 +98,7 @@ class ScoreStage:
         for k, value in enumerate(values):
             source = sources[k]
             origin_headers = headers(source.offset)
-            yield Outgoing(
-                self._topics.signals, batch.partition, source.key, value, available_ms[k], origin_headers
-            )
+            yield Outgoing(self._topics.signals, batch.partition, source.key, value, available_ms[k], origin_headers)
             key = b"%b|%b" % (source.key, TIMEFRAMES[timeframes[k]].encode())
             latest[key] = Outgoing(self._topics.latest, batch.partition, key, value, 0, origin_headers)
         yield from latest.values()

@@ -85,9 +85,7 @@ class SnapshotFormat:
         return Snapshot(record["next_offset"], record["state"])
 
 
-def resume_offset(
-    where: str, snapshot: Snapshot | None, committed: int | None, low: int, high: int
-) -> tuple[int, int]:
+def resume_offset(where: str, snapshot: Snapshot | None, committed: int | None, low: int, high: int) -> tuple[int, int]:
     """Where to read on from to rebuild a state, and the first offset whose outputs still have to be made.
 
     committed: the group's offset, None where it has none · low, high: the partition's first and next offset.
@@ -111,4 +109,3 @@ def resume_offset(
             "use a new prefix, or delete the consumer group and the snapshots"
         )
     return start, resume
-

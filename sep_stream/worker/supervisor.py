@@ -92,7 +92,8 @@ class Supervisor:
     def _start(self, child: _Child, now_s: float) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}-{child.slot}"
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "sep_stream", *self.command], env={**os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance}
+            [sys.executable, "-m", "sep_stream", *self.command],
+            env={**os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance},
         )
         child.started_s = now_s
 

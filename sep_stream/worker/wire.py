@@ -247,8 +247,14 @@ def _window_metrics(
         ratio=columns[f"{prefix}qbsa_ratio"],
         qbsa_collapse=columns[f"{prefix}qbsa_collapse"],
     )
-    times = [columns[f"{prefix}{name}"] // MS_PER_S for name in ("anchor_time", "start_time", "available_at")]
-    return WindowMetrics(present, *times, position[codes], metrics)
+    return WindowMetrics(
+        present=present,
+        anchor_time_s=columns[f"{prefix}anchor_time"] // MS_PER_S,
+        start_time_s=columns[f"{prefix}start_time"] // MS_PER_S,
+        available_at_s=columns[f"{prefix}available_at"] // MS_PER_S,
+        model=position[codes],
+        metrics=metrics,
+    )
 
 
 def _stack(columns: Mapping[str, Any], prefix: str, stem: str, dtype: Any) -> npt.NDArray[Any]:
@@ -266,9 +272,7 @@ def misfit_metrics(columns: Mapping[str, Any], params: WindowParams) -> npt.NDAr
     return bad
 
 
-def signal_columns(
-    signals: Signals, metrics: Mapping[str, Any], model_ids: Sequence[str], version: str
-) -> Columns:
+def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequence[str], version: str) -> Columns:
     """Columns of `signal` for the signals of decoded metrics."""
     rows = signals.row
     direction = np.array([_DIRECTION_SYMBOL[d] for d in (1, 0, -1)], np.int64)  # by 1 - direction

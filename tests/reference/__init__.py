@@ -1,5 +1,12 @@
-"""The whole pipeline once more, event by event in plain Python: the oracle of every fast path.
+"""The whole pipeline again, slow and obvious: the oracle for every fast path.
 
-Written from the definition of `sep-metrics/1`; nothing of the package is imported. Times of events are integer
-microseconds, those of bars and windows epoch seconds; prices on the wire are Decimal, inside integer points.
+Written from the definition of sep-metrics/1 alone, event by event, on plain dicts, lists and ints. It shares no code
+with the package that it checks, and imports nothing of it.
 """
+
+from tests.reference.converter import Converter
+from tests.reference.metrics import metrics
+from tests.reference.pipeline import Pipeline
+from tests.reference.scoring import Library, model_id, score, train
+
+__all__ = ["Converter", "Library", "Pipeline", "metrics", "model_id", "score", "train"]

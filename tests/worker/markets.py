@@ -1,21 +1,27 @@
-"""Events and models for the worker's tests."""
+"""Events, models and what happens to the log in the worker's tests."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from sep_stream.convert import ConvertParameters, MarketDataConverter
 from sep_stream.market.events import NULL, EventBatch
 from sep_stream.metrics import WindowParams
+from sep_stream.runtime.settings import Settings
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.synthetic import synthetic_quotes
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
-from tests.worker.harness import SMALL, TOPOLOGY
+from tests.worker.harness import SMALL, TOPOLOGY, Records, pieces, publish, put_in_force, records
 
+SEED = 11
+STEPS = 6
+PIECES = 5
 SYMBOLS = ("EUR/USD", "USD/JPY", "GBP/USD")
 CONVERT = ConvertParameters(history=SMALL["history"], forward=SMALL["forward"])
 
@@ -37,3 +43,37 @@ def model_of(events: EventBatch, cut_s: int, matches: int = 32) -> Model:
     series = closed_bars(MarketDataConverter(TOPOLOGY.instruments, CONVERT), [events])
     window = WindowParams(SMALL["history"], SMALL["forward"], SMALL["samples"])
     return train(series, ModelParameters(window=window, matches=matches), cut_s)
+
+
+Step = list[Callable[[], None]]
+
+
+def steps(settings: Settings, seed: int, count: int) -> list[Step]:
+    """What happens to the log, in `count` steps of small pieces; on the way two models are put in force."""
+    parts = pieces(quotes(seed), count)
+
+    def publishing(part: EventBatch) -> Step:
+        return [partial(publish, settings, piece) for piece in pieces(part, PIECES)]
+
+    def activation(step: int, matches: int) -> Callable[[], None]:
+        at_s = int(parts[step].event_time[0]) // 1_000_000
+        return lambda: put_in_force(settings, model_of(quotes(seed), at_s, matches), SYMBOLS, at_s)
+
+    result = [publishing(part) for part in parts]
+    for step, matches in ((1, 32), (count // 2, 16)):
+        result[step].insert(PIECES // 2, activation(step, matches))
+    return result
+
+
+def play_all(settings: Settings, seed: int, count: int) -> None:
+    for step in steps(settings, seed, count):
+        for act in step:
+            act()
+
+
+def comparable(settings: Settings) -> Records:
+    """The records; those of `late` without the name of the topic they came from, which differs between runs."""
+    found = records(settings)
+    own = settings.prefix.encode()
+    found["late"] = Counter({(key, value.split(own)[-1]): n for (key, value), n in found["late"].items()})
+    return found

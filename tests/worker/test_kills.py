@@ -7,29 +7,14 @@ import json
 import random
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
-from sep_stream.market.events import EventBatch
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
-from tests.worker.harness import (
-    OUTPUTS,
-    SMALL,
-    Records,
-    log_of,
-    pieces,
-    publish,
-    put_in_force,
-    raw,
-    records,
-    run_until_caught_up,
-    worker,
-)
-from tests.worker.markets import SYMBOLS, model_of, quotes
+from tests.worker.harness import OUTPUTS, SMALL, Records, log_of, raw, run_until_caught_up, worker
+from tests.worker.markets import SEED, STEPS, Step, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
 
@@ -40,29 +25,8 @@ FAILPOINTS = [
 ] + ["convert.before_snapshot", "convert.after_snapshot"]
 RECOVERED = '"state recovered"'
 STARTS_WITHIN_S = 30
-PIECES = 5
 PAUSE_S = 0.7
 DIES_WITHIN_S = 3
-
-
-Step = list[Callable[[], None]]
-
-
-def steps(settings: Settings, seed: int, count: int) -> list[Step]:
-    """What happens to the log, in `count` steps of small pieces; on the way two models are put in force."""
-    parts = pieces(quotes(seed), count)
-
-    def publishing(part: EventBatch) -> Step:
-        return [partial(publish, settings, piece) for piece in pieces(part, PIECES)]
-
-    def activation(step: int, matches: int) -> Callable[[], None]:
-        at_s = int(parts[step].event_time[0]) // 1_000_000
-        return lambda: put_in_force(settings, model_of(quotes(seed), at_s, matches), SYMBOLS, at_s)
-
-    result = [publishing(part) for part in parts]
-    for step, matches in ((1, 32), (count // 2, 16)):
-        result[step].insert(PIECES // 2, activation(step, matches))
-    return result
 
 
 def play(settings: Settings, step: Step, process: subprocess.Popen[bytes]) -> bool:
@@ -90,17 +54,8 @@ def await_work(settings: Settings, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def check_kills(make_settings: Callable[..., Settings], prefix: str, kills: int, seed: int) -> None:
+def check_kills(settings: Settings, expected: Records, kills: int, seed: int) -> None:
     choice = random.Random(seed)
-    calm = make_settings(f"{prefix}calm.", **SMALL)
-    for step in steps(calm, seed, kills):
-        for publish_piece in step:
-            publish_piece()
-    run_until_caught_up(calm)
-    expected = comparable(calm)
-    assert all(expected[topic] for topic in ("bars", "windows", "metrics", "signals", "late"))
-
-    settings = make_settings(f"{prefix}killed.", group_instance="one", **SMALL)
     in_flight = died = 0
     for step in steps(settings, seed, kills):
         failpoint = f"{choice.choice(FAILPOINTS)}:{choice.randint(1, 2)}"
@@ -118,14 +73,6 @@ def check_kills(make_settings: Callable[..., Settings], prefix: str, kills: int,
     check_rereads(settings)
 
 
-def comparable(settings: Settings) -> Records:
-    """The records; those of `late` without the name of the topic they came from, which differs between runs."""
-    found = records(settings)
-    own = settings.prefix.encode()
-    found["late"] = Counter({(key, value.split(own)[-1]): n for (key, value), n in found["late"].items()})
-    return found
-
-
 def outputs_beyond_commit(settings: Settings) -> bool:
     """Did the kill leave outputs of events that were not committed?"""
     topic = settings.topic("market.events")
@@ -136,9 +83,7 @@ def outputs_beyond_commit(settings: Settings) -> bool:
 
 def check_rereads(settings: Settings) -> None:
     """State was rebuilt from a snapshot and what followed it, never from the whole log."""
-    recoveries = [
-        json.loads(line) for line in log_of(settings).splitlines() if RECOVERED in line and line[0] == "{"
-    ]
+    recoveries = [json.loads(line) for line in log_of(settings).splitlines() if RECOVERED in line and line[0] == "{"]
     later = [r for r in recoveries if r["snapshot"] > 0]
     assert later, "no snapshot was used"
     assert any(r["reread"] > 0 for r in recoveries), "no re-read was seen"
@@ -146,9 +91,10 @@ def check_rereads(settings: Settings) -> None:
 
 
 def test_outputs_after_kills_are_those_of_an_undisturbed_run(
-    make_settings: Callable[..., Settings], prefix: str
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
 ) -> None:
-    check_kills(make_settings, prefix, kills=6, seed=11)
+    settings = make_settings(prefix, group_instance="one", **SMALL)
+    check_kills(settings, undisturbed, STEPS, SEED)
 
 
 @pytest.mark.slow
@@ -156,4 +102,8 @@ def test_outputs_after_kills_are_those_of_an_undisturbed_run(
 def test_outputs_after_many_kills_are_those_of_an_undisturbed_run(
     make_settings: Callable[..., Settings], prefix: str, seed: int
 ) -> None:
-    check_kills(make_settings, prefix, kills=24, seed=seed)
+    calm = make_settings(f"{prefix}calm.", **SMALL)
+    play_all(calm, seed, 24)
+    run_until_caught_up(calm)
+    settings = make_settings(f"{prefix}killed.", group_instance="one", **SMALL)
+    check_kills(settings, comparable(calm), 24, seed)

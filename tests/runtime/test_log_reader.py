@@ -1,0 +1,151 @@
+"""Bulk reads on the real broker: every record once, whatever lies between them, and an end that is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from sep_stream.errors import DependencyError, InputError, StateError
+from sep_stream.runtime import log_reader
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def reader(broker: str) -> LogReader:
+    return LogReader(Settings.load(brokers=broker))
+
+
+@pytest.fixture
+def make_topic(broker: str, prefix: str) -> Iterator[Callable[..., str]]:
+    admin = AdminClient({"bootstrap.servers": broker})
+
+    def make(name: str = "t", partitions: int = 1, **config: str) -> str:
+        topic = NewTopic(prefix + name, partitions, 1, config={k.replace("_", "."): v for k, v in config.items()})
+        admin.create_topics([topic])[prefix + name].result(10)
+        return prefix + name
+
+    yield make
+
+
+def send(broker: str, topic: str, count: int, partition: int = 0, first: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": broker})
+    for k in range(first, first + count):
+        producer.produce(topic, str(k), str(k % 7), partition, timestamp=1_000_000 + k)
+    assert producer.flush(10) == 0
+
+
+def read(reader: LogReader, topic: str, start: int, stop: int, partition: int = 0) -> list[int]:
+    return [offset for batch in reader.read(topic, partition, start, stop) for offset in batch.offsets.tolist()]
+
+
+def test_a_stretch_is_read_whole_and_nothing_beyond(
+    broker: str, reader: LogReader, make_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = make_topic()
+    send(broker, topic, 1000)
+    assert reader.watermarks(topic, 0) == (0, 1000)
+    assert read(reader, topic, 0, 1000) == list(range(1000))
+    assert read(reader, topic, 123, 456) == list(range(123, 456))
+    assert read(reader, topic, 5, 5) == read(reader, topic, 9, 3) == []
+    monkeypatch.setattr(log_reader, "BATCH_RECORDS_MAX", 100)
+    batches = list(reader.read(topic, 0, 0, 1000))
+    assert max(map(len, batches)) <= 100
+    assert [v for b in batches for v in b.values] == [str(k).encode() for k in range(1000)]
+    assert [k for b in batches for k in b.keys] == [str(k % 7).encode() for k in range(1000)]
+    assert [t for b in batches for t in b.timestamps_ms.tolist()] == [1_000_000 + k for k in range(1000)]
+
+
+def test_markers_of_transactions_and_aborted_records_are_passed_over(
+    broker: str, reader: LogReader, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    producer = Producer({"bootstrap.servers": broker, "transactional.id": topic})
+    producer.init_transactions()
+    for commit in (True, True, False):
+        producer.begin_transaction()
+        for k in range(5):
+            producer.produce(topic, str(k))
+        producer.flush()
+        producer.commit_transaction() if commit else producer.abort_transaction()
+    assert reader.watermarks(topic, 0) == (0, 18)
+    committed = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    begun_s = time.monotonic()
+    assert read(reader, topic, 0, 18) == committed
+    assert read(reader, topic, 0, 6) == committed[:5]
+    assert read(reader, topic, 11, 18) == read(reader, topic, 5, 6) == []
+    assert time.monotonic() - begun_s < log_reader.SILENCE_S_MAX  # the end was known, not waited for
+    producer.begin_transaction()
+    producer.produce(topic, "open")
+    producer.flush()
+    assert reader.watermarks(topic, 0) == (0, 18)
+    assert read(reader, topic, 0, 18) == committed
+    producer.abort_transaction()
+
+
+def test_deleted_records_leave_a_gap_that_is_told_at_the_start_and_passed_over_behind_it(
+    broker: str, reader: LogReader, make_topic: Callable[..., str]
+) -> None:
+    from confluent_kafka import TopicPartition
+
+    topic = make_topic()
+    send(broker, topic, 100)
+    AdminClient({"bootstrap.servers": broker}).delete_records([TopicPartition(topic, 0, 40)])
+    deadline_s = time.monotonic() + 10
+    while reader.watermarks(topic, 0)[0] != 40 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert reader.watermarks(topic, 0) == (40, 100)
+    assert read(reader, topic, 40, 100) == list(range(40, 100))
+    with pytest.raises(InputError, match=f"{topic}/0: .*[Oo]ffset"):
+        read(reader, topic, 10, 100)
+
+
+def test_a_log_that_ends_too_early_is_no_complete_read(
+    broker: str, reader: LogReader, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    send(broker, topic, 10)
+    with pytest.raises(StateError, match=f"{topic}/0: the log ends at offset 10, expected it up to 12"):
+        read(reader, topic, 0, 12)
+
+
+def test_times_offsets_and_partitions(broker: str, reader: LogReader, make_topic: Callable[..., str]) -> None:
+    topic = make_topic(partitions=3)
+    send(broker, topic, 10, partition=2)
+    assert reader.partitions(topic) == [0, 1, 2]
+    assert reader.offset_for_time(topic, 2, 1_000_004) == 4
+    assert reader.offset_for_time(topic, 2, 0) == 0
+    assert reader.offset_for_time(topic, 2, 2_000_000) == 10
+    assert reader.committed(f"{topic}.group", topic, [0, 1, 2]) == {}
+    with pytest.raises(InputError, match="sep-stream topics create"):
+        reader.partitions(topic + ".not")
+
+
+def test_a_follower_sees_what_comes(broker: str, reader: LogReader, make_topic: Callable[..., str]) -> None:
+    topic = make_topic()
+    send(broker, topic, 5)
+    follower = reader.follow(topic, {0: 3})
+    try:
+        seen: list[int] = []
+        deadline_s = time.monotonic() + 10
+        while len(seen) < 2 and time.monotonic() < deadline_s:
+            seen += [m.offset() for m in follower.poll(0.2)]
+        send(broker, topic, 3)
+        while len(seen) < 5 and time.monotonic() < deadline_s:
+            seen += [m.offset() for m in follower.poll(0.2)]
+        assert seen == [3, 4, 5, 6, 7]
+    finally:
+        follower.close()
+
+
+def test_no_broker_is_told_within_ten_seconds() -> None:
+    begun_s = time.monotonic()
+    with pytest.raises(DependencyError, match=r"127\.0\.0\.1:1 .*sep-stream up"):
+        LogReader(Settings.load(brokers="127.0.0.1:1")).watermarks("t", 0)
+    assert time.monotonic() - begun_s < 10

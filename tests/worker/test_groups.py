@@ -1,0 +1,108 @@
+"""Workers that share the work, in any number and with any fetch size, make the same records."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sep_stream.runtime.settings import Settings
+from tests.worker.harness import OUTPUTS, SMALL, Records, log_of, run_until_caught_up, worker
+from tests.worker.markets import SEED, STEPS, comparable, play_all, steps
+
+pytestmark = pytest.mark.integration
+
+PAUSE_S = 0.5
+
+
+def assert_same(settings: Settings, expected: Records) -> None:
+    found = comparable(settings)
+    for topic in OUTPUTS:
+        assert set(found[topic]) == set(expected[topic]), topic
+
+
+@pytest.mark.parametrize("fetch_records", [1, 37])
+def test_the_size_of_fetches_changes_nothing(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, fetch_records: int
+) -> None:
+    settings = make_settings(prefix, fetch_records=fetch_records, **SMALL)
+    play_all(settings, SEED, STEPS)
+    run_until_caught_up(settings)
+    found = comparable(settings)
+    assert found == undisturbed  # and nothing twice
+
+
+def test_two_supervised_processes_make_the_same_records(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    play_all(settings, SEED, STEPS)
+    run_until_caught_up(settings, "--processes", "2")
+    assert_same(settings, undisturbed)
+
+
+def test_a_second_worker_joining_and_leaving_changes_nothing(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, tmp_path: Path
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    second = settings.model_copy(update={"data_dir": tmp_path / "second"})
+    log = steps(settings, SEED, STEPS)
+
+    def play(part: slice) -> None:
+        for step in log[part]:
+            for act in step:
+                act()
+                time.sleep(PAUSE_S / 5)
+
+    with worker(settings):
+        play(slice(0, 2))
+        with worker(second) as other:
+            play(slice(2, 4))
+            while '"state recovered"' not in log_of(second):
+                assert other.poll() is None
+                time.sleep(0.1)
+            other.send_signal(signal.SIGTERM)
+            assert other.wait(30) == 0, log_of(second)[-2000:]
+        play(slice(4, None))
+    run_until_caught_up(settings)
+    assert_same(settings, undisturbed)
+
+
+@pytest.mark.parametrize("paused", ["convert", "metrics", "score"])
+def test_models_put_in_force_while_a_stage_is_paused_change_nothing(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, paused: str
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    others = ",".join(stage for stage in ("convert", "metrics", "score") if stage != paused)
+    with worker(settings, "--stages", others):
+        play_all(settings, SEED, STEPS)
+        time.sleep(PAUSE_S)
+    run_until_caught_up(settings)
+    assert_same(settings, undisturbed)
+
+
+def test_a_supervised_worker_that_is_killed_is_started_again(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    play_all(settings, SEED, STEPS)
+    with worker(settings, "--until-caught-up", "--processes", "1") as process:
+        child = await_child(process)
+        subprocess.run(["kill", "-9", str(child)], check=True)
+        assert process.wait(90) == 0, log_of(settings)[-2000:]
+    assert "restarting" in log_of(settings)
+    assert_same(settings, undisturbed)
+
+
+def await_child(process: subprocess.Popen[bytes]) -> int:
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if children:
+            return int(children[0])
+        time.sleep(0.05)
+    raise AssertionError("no child was started")
