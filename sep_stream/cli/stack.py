@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from sep_stream.cli._common import progress, settings_options
-from sep_stream.errors import SepError
+from sep_stream.errors import InputError
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
@@ -77,14 +77,15 @@ def status(settings: Settings, as_json: bool) -> None:
 
 
 def _records(settings: Settings) -> dict[str, int]:
-    """Records by topic, from first to next offset; topics that are missing are left out."""
+    """Records by topic, from first to next offset; topics that are missing are left out. DependencyError if the broker
+    does not answer."""
     reader = LogReader(settings)
     counts = {}
     for declaration in Topology.load().topics:
         name = settings.topic(declaration.name)
         try:
             bounds = [reader.watermarks(name, partition) for partition in reader.partitions(name)]
-        except SepError:
+        except InputError:
             continue
         counts[name] = sum(high - low for low, high in bounds)
     return counts

@@ -282,7 +282,16 @@ class MarketDataConverter:
             ],
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        return len(text).to_bytes(4, "little") + text + self.rows[used].tobytes()
+        return len(text).to_bytes(4, "little") + text + self._saved_rows(used, names).tobytes()
+
+    def _saved_rows(self, used: npt.NDArray[np.intp], names: list[str]) -> npt.NDArray[np.void]:
+        """Rows whose held events name their source by its position in `names`, 0 where it doesn't matter."""
+        rows = self.rows[used]
+        position = np.zeros(len(names) + 1, np.int32)
+        position[[self._sources[name] for name in names]] = np.arange(len(names))
+        counted = (rows["held"] == 1) & (rows["held_sequence"] != NULL)
+        rows["held_source"] = np.where(counted, position[rows["held_source"]], 0)
+        return rows
 
     @classmethod
     def restore(cls, snapshot: bytes, instruments: Instruments, parameters: ConvertParameters) -> MarketDataConverter:

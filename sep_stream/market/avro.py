@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import fastavro
+from fastavro.schema import SchemaParseException, UnknownType
 
 from sep_stream.errors import ConfigurationError, InputError
 
@@ -77,16 +78,22 @@ class Schemas:
 
 def load_schemas(folder: Path) -> Schemas:
     """The schemas of a folder: NAME.avsc with the ids of ids.json. ConfigurationError names a file that is wrong."""
-    ids_file = folder / "ids.json"
-    try:
-        ids: dict[str, int] = json.loads(ids_file.read_text())
-        return Schemas({name: _load(folder / f"{name}.avsc", name, schema_id) for name, schema_id in ids.items()})
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{error.filename}: not found; it belongs to the package") from error
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(f"{folder}: not JSON: {error}") from error
+    ids: dict[str, int] = _read(folder / "ids.json")
+    return Schemas({name: _load(folder / f"{name}.avsc", name, schema_id) for name, schema_id in ids.items()})
 
 
 def _load(path: Path, name: str, schema_id: int) -> Schema:
-    raw = json.loads(path.read_text())
-    return Schema(name, schema_id, raw, fastavro.parse_schema(raw))
+    raw = _read(path)
+    try:
+        return Schema(name, schema_id, raw, fastavro.parse_schema(raw))
+    except (SchemaParseException, UnknownType) as error:
+        raise ConfigurationError(f"{path}: not an Avro schema: {error}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: not found; it belongs to the package") from error
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{path}: not JSON: {error}") from error

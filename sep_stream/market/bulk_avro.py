@@ -18,31 +18,33 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.errors import ConfigurationError
+from sep_stream.errors import ConfigurationError, InputError
 from sep_stream.market.events import NULL, Reason
 
 HEADER_BYTES: Final = 5
 
-LONG, DOUBLE, FLOAT, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(9)
+LONG, INT, ENUM, BITS, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(10)
 
 _OP_DTYPE: Final = np.dtype([("op", "<i4"), ("nullable", "<i4"), ("slot", "<i4"), ("limit", "<i8")])
-"""slot: row of the kind's column block · limit: symbols of an enum (0: none), digits of a decimal as 10^digits,
-instructions inside a nested record."""
+"""slot: row of the kind's column block · limit: symbols of an enum, bytes of a float or double, 10^digits of a
+decimal, instructions inside a nested record."""
 
-_INTEGERS: Final = {"int", "long"}
 _VARINT_BYTES_MAX: Final = 10
+_FLOAT_BYTES: Final = {"float": 4, "double": 8}
 _BYTES_MAX: Final = {
     LONG: 10,
-    DOUBLE: 8,
-    FLOAT: 4,
+    INT: 5,
+    ENUM: 5,
+    BITS: 8,
     BOOLEAN: 1,
     BYTES: 5,
     STRING: 5,
-    DECIMAL: 10,
+    DECIMAL: 9,
     WIDE_DECIMAL: 18,
     RECORD: 0,
 }
 """Of an encoded field, without a union's index and the bytes of strings and bytes themselves."""
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _OK, _TOMBSTONE, _MAGIC = int(Reason.OK), int(Reason.TOMBSTONE), int(Reason.BAD_MAGIC)
 _SCHEMA, _MALFORMED, _RANGE = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED), int(Reason.DECIMAL_RANGE)
 
@@ -60,9 +62,12 @@ class VarColumn:
 
     @classmethod
     def from_list(cls, values: Sequence[bytes | None]) -> VarColumn:
-        length = np.fromiter((-1 if v is None else len(v) for v in values), np.int32, len(values))
-        data = np.frombuffer(b"".join(v for v in values if v is not None), np.uint8)
-        return cls(data, _starts(np.maximum(length, 0)), length)
+        present: Any = values
+        if None in values:
+            present = [value or b"" for value in values]
+        size = np.fromiter(map(len, present), np.int32, len(values))
+        length = size if present is values else np.where([value is None for value in values], np.int32(-1), size)
+        return cls(np.frombuffer(b"".join(present), np.uint8), _starts(size), length)
 
     @classmethod
     def from_codes(cls, codes: npt.NDArray[np.int32], table: Sequence[bytes]) -> VarColumn:
@@ -121,12 +126,14 @@ class BulkCodec:
     """Encodes and decodes records of one schema, column by column.
 
     Columns: int64 for int, long, timestamps, enums (the symbol's index) and decimals of up to 18 digits (unscaled;
-    NULL where null); (n, 2) int64 for wider decimals (high and low half of 128 bits); float64; bool; VarColumn for
-    strings and bytes. Raises ConfigurationError for a schema that holds something else.
+    NULL where null: a nullable long of -2^63 reads as null); (n, 2) int64 for wider decimals (high and low half of
+    128 bits); float64; bool; VarColumn for strings and bytes. Raises ConfigurationError for a schema that holds
+    something else.
     """
 
     def __init__(self, schema: Mapping[str, Any], schema_id: int) -> None:
         self.schema_id = schema_id
+        self._name = schema["name"]
         self._compiler = _Compiler()
         self._compiler.record(schema, "", {})
         self._program = np.array(self._compiler.program, _OP_DTYPE)
@@ -135,42 +142,57 @@ class BulkCodec:
         )
 
     def encode(self, columns: Mapping[str, Any], n: int) -> Encoded:
-        """The framed records of n rows; byte for byte what a per-record Avro writer gives."""
+        """The framed records of n rows; byte for byte what a per-record Avro writer gives.
+
+        Columns of a nested record count only in rows where it is present; strings are taken to be UTF-8. Raises
+        InputError with the row and field of a value that the schema can't hold: a null where it allows none, an
+        enum's index, an int or a decimal out of range.
+        """
         c = self._compiler
-        longs, doubles, booleans = (
+        longs, bits, booleans = (
             np.zeros((max(1, len(names)), n), dtype)
-            for names, dtype in ((c.longs, np.int64), (c.doubles, np.float64), (c.booleans, np.uint8))
+            for names, dtype in ((c.longs, np.int64), (c.floats, np.uint64), (c.booleans, np.uint8))
         )
         for slot, (name, half) in enumerate(c.longs):
             longs[slot] = columns[name] if half < 0 else columns[name][:, half]
-        for slot, name in enumerate(c.doubles):
-            doubles[slot] = columns[name]
+        for slot, (name, size) in enumerate(c.floats):
+            bits[slot] = np.asarray(columns[name], f"<f{size}").view(f"<u{size}")
         for slot, name in enumerate(c.booleans):
             booleans[slot] = columns[name]
         data, start, length = _merged([columns[name] for name in c.vars], n)
         bound = n * self._fixed_bytes_max + int(np.maximum(length, 0).sum())
-        out, offsets = np.empty(bound, np.uint8), np.empty(n + 1, np.int64)
-        size = _encode(self._program, self.schema_id, longs, doubles, booleans, data, start, length, out, offsets)
-        return Encoded(out[:size], offsets)
+        out, offsets = np.empty(bound, np.uint8), np.zeros(n + 1, np.int64)
+        written, instruction = _encode(
+            self._program, self.schema_id, longs, bits, booleans, data, start, length, out, offsets
+        )
+        if written < n:
+            raise InputError(
+                f"{self._name}: row {written}, field {c.names[instruction]!r}: "
+                "the value is null or outside its type's range"
+            )
+        return Encoded(out[: offsets[n]], offsets)
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """The columns of framed records; total: any bytes give values or a reason."""
         c, n = self._compiler, len(values)
-        errors = np.fromiter((_TOMBSTONE if v is None else _OK for v in values), np.uint8, n)
-        present = values if not errors.any() else [v or b"" for v in values]
-        sizes = np.fromiter(map(len, present), np.int64, n)  # type: ignore[arg-type]
-        data = np.frombuffer(b"".join(present), np.uint8)  # type: ignore[arg-type]
-        longs = np.empty((max(1, len(c.longs)), n), np.int64)
-        doubles = np.empty((max(1, len(c.doubles)), n), np.float64)
-        booleans = np.empty((max(1, len(c.booleans)), n), np.uint8)
-        start = np.empty((max(1, len(c.vars)), n), np.int64)
-        length = np.empty((max(1, len(c.vars)), n), np.int32)
+        present: Any = values
+        errors = np.full(n, _OK, np.uint8)
+        if None in values:
+            present = [value or b"" for value in values]
+            errors[[value is None for value in values]] = _TOMBSTONE
+        sizes = np.fromiter(map(len, present), np.int64, n)
+        data = np.frombuffer(b"".join(present), np.uint8)
+        longs = np.full((max(1, len(c.longs)), n), NULL, np.int64)
+        bits = np.zeros((max(1, len(c.floats)), n), np.uint64)
+        booleans = np.zeros((max(1, len(c.booleans)), n), np.uint8)
+        start = np.zeros((max(1, len(c.vars)), n), np.int64)
+        length = np.full((max(1, len(c.vars)), n), -1, np.int32)
         _decode(
-            self._program, self.schema_id, data, _starts(sizes), sizes, errors, longs, doubles, booleans, start, length
+            self._program, self.schema_id, data, _starts(sizes), sizes, errors, longs, bits, booleans, start, length
         )
-        return Decoded(self._named(data, longs, doubles, booleans, start, length), errors)
+        return Decoded(self._named(data, longs, bits, booleans, start, length), errors)
 
-    def _named(self, data: Any, longs: Any, doubles: Any, booleans: Any, start: Any, length: Any) -> dict[str, Any]:
+    def _named(self, data: Any, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> dict[str, Any]:
         c = self._compiler
         columns: dict[str, Any] = {}
         for slot, (name, half) in enumerate(c.longs):
@@ -178,7 +200,8 @@ class BulkCodec:
                 columns[name] = longs[slot]
             elif half == 0:
                 columns[name] = np.ascontiguousarray(longs[slot : slot + 2].T)
-        columns |= {name: doubles[slot] for slot, name in enumerate(c.doubles)}
+        for slot, (name, size) in enumerate(c.floats):
+            columns[name] = bits[slot].astype(f"<u{size}", copy=False).view(f"<f{size}").astype(np.float64, copy=False)
         columns |= {name: booleans[slot].view(np.bool_) for slot, name in enumerate(c.booleans)}
         columns |= {name: VarColumn(data, start[slot], length[slot]) for slot, name in enumerate(c.vars)}
         return columns
@@ -189,43 +212,45 @@ class _Compiler:
 
     def __init__(self) -> None:
         self.program: list[tuple[int, int, int, int]] = []
+        self.names: list[str] = []
         self.longs: list[tuple[str, int]] = []
-        self.doubles: list[str] = []
+        self.floats: list[tuple[str, int]] = []
         self.booleans: list[str] = []
         self.vars: list[str] = []
 
     def record(self, schema: Mapping[str, Any], prefix: str, named: dict[str, Any]) -> None:
         for field in schema["fields"]:
-            self._field(f"{prefix}{field['name']}", field["type"], named)
+            self._field(f"{prefix}{field['name']}", field["type"], schema.get("namespace", ""), named)
 
-    def _field(self, name: str, kind: Any, named: dict[str, Any]) -> None:
+    def _field(self, name: str, kind: Any, namespace: str, named: dict[str, Any]) -> None:
         nullable = isinstance(kind, list)
         if nullable:
             if len(kind) != 2 or kind[0] != "null":
                 raise ConfigurationError(f"field {name!r}: of unions only [null, type] is supported")
             kind = kind[1]
         if isinstance(kind, str):
-            kind = named.get(kind, {"type": kind})
+            kind = named.get(kind) or named.get(f"{namespace}.{kind}") or {"type": kind}
         what = kind["type"]
         if what in ("record", "enum"):
-            named[kind["name"]] = named[f"{kind.get('namespace', 'sep.market.v1')}.{kind['name'].split('.')[-1]}"] = (
-                kind
-            )
+            kind = {"namespace": namespace, **kind}
+            named[f"{kind['namespace']}.{kind['name']}"] = kind
         if what == "record":
             self._nested(name, kind, nullable, named)
         elif kind.get("logicalType") == "decimal":
             self._decimal(name, kind["precision"], nullable)
-        elif what in _INTEGERS or what == "enum":
-            limit = len(kind["symbols"]) if what == "enum" else 0
-            self._add(LONG, nullable, len(self.longs), limit)
+        elif what in ("int", "long", "enum"):
+            op = {"int": INT, "long": LONG, "enum": ENUM}[what]
+            self._add(name, op, nullable, len(self.longs), len(kind.get("symbols", ())))
             self.longs.append((name, -1))
         elif what in ("bytes", "string"):
-            self._add(BYTES if what == "bytes" else STRING, nullable, len(self.vars), 0)
+            self._add(name, BYTES if what == "bytes" else STRING, nullable, len(self.vars), 0)
             self.vars.append(name)
-        elif what in ("double", "float", "boolean") and not nullable:
-            names = self.booleans if what == "boolean" else self.doubles
-            self._add({"double": DOUBLE, "float": FLOAT, "boolean": BOOLEAN}[what], nullable, len(names), 0)
-            names.append(name)
+        elif what in _FLOAT_BYTES and not nullable:
+            self._add(name, BITS, nullable, len(self.floats), _FLOAT_BYTES[what])
+            self.floats.append((name, _FLOAT_BYTES[what]))
+        elif what == "boolean" and not nullable:
+            self._add(name, BOOLEAN, nullable, len(self.booleans), 0)
+            self.booleans.append(name)
         else:
             raise ConfigurationError(f"field {name!r}: {'nullable ' * nullable}{what} is not supported")
 
@@ -233,7 +258,7 @@ class _Compiler:
         if not nullable:
             raise ConfigurationError(f"field {name!r}: a nested record must be nullable")
         position = len(self.program)
-        self._add(RECORD, True, len(self.booleans), 0)
+        self._add(name, RECORD, True, len(self.booleans), 0)
         self.booleans.append(name)
         self.record(kind, f"{name}.", named)
         op, null, slot, _ = self.program[position]
@@ -243,10 +268,11 @@ class _Compiler:
         wide = precision > 18
         if wide and nullable:
             raise ConfigurationError(f"field {name!r}: a nullable decimal of over 18 digits is not supported")
-        self._add(WIDE_DECIMAL if wide else DECIMAL, nullable, len(self.longs), 0 if wide else 10**precision)
+        self._add(name, WIDE_DECIMAL if wide else DECIMAL, nullable, len(self.longs), 0 if wide else 10**precision)
         self.longs += [(name, 0), (name, 1)] if wide else [(name, -1)]
 
-    def _add(self, op: int, nullable: bool, slot: int, limit: int) -> None:
+    def _add(self, name: str, op: int, nullable: bool, slot: int, limit: int) -> None:
+        self.names.append(name)
         self.program.append((op, int(nullable), slot, limit))
 
 
@@ -259,13 +285,12 @@ def _starts(sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 def _merged(columns: Sequence[VarColumn], n: int) -> tuple[npt.NDArray[np.uint8], Any, Any]:
     """One buffer for all columns, and the columns' starts and lengths in it."""
     start, length = np.zeros((max(1, len(columns)), n), np.int64), np.zeros((max(1, len(columns)), n), np.int32)
-    position, parts = 0, []
+    buffers = {id(column.data): column.data for column in columns}  # decoded columns share one
+    position = dict(zip(buffers, _starts(np.array([len(data) for data in buffers.values()])), strict=True))
     for slot, column in enumerate(columns):
-        start[slot] = column.start + position
+        start[slot] = column.start + position[id(column.data)]
         length[slot] = column.length
-        position += len(column.data)
-        parts.append(column.data)
-    return (np.concatenate(parts) if parts else np.empty(0, np.uint8)), start, length
+    return np.concatenate(list(buffers.values())) if buffers else np.empty(0, np.uint8), start, length
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -359,24 +384,32 @@ def _put_decimal(out: Any, p: int, high: int, low: int) -> int:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
+def _in_range(op: int, limit: int, value: int) -> bool:
+    """Whether an integer is one of its type."""
+    if op == INT:
+        return _INT_MIN <= value <= _INT_MAX
+    if op == ENUM:
+        return 0 <= value < limit
+    if op == DECIMAL:
+        return -limit < value < limit
+    return True
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _encode(
-    program: Any, schema_id: int, longs: Any, doubles: Any, booleans: Any, data: Any, start: Any, length: Any,
+    program: Any, schema_id: int, longs: Any, bits: Any, booleans: Any, data: Any, start: Any, length: Any,
     out: Any, offsets: Any,
-) -> int:  # fmt: skip
-    word = np.empty(1, np.float64)
-    word_bytes = word.view(np.uint8)
-    half = np.empty(1, np.float32)
-    half_bytes = half.view(np.uint8)
+) -> Any:  # fmt: skip
+    """(rows written, instruction): fewer rows than there are if that instruction met a value outside its type."""
     p = 0
     for row in range(longs.shape[1]):
-        offsets[row] = p
         out[p] = 0
         for k in range(4):
             out[p + 1 + k] = (schema_id >> (24 - 8 * k)) & 255
         p += HEADER_BYTES
         pc = 0
         while pc < len(program):
-            op, slot = program[pc].op, program[pc].slot
+            op, slot, limit = program[pc].op, program[pc].slot, program[pc].limit
             if program[pc].nullable:
                 if op == RECORD:
                     null = booleans[slot, row] == 0
@@ -387,39 +420,47 @@ def _encode(
                 out[p] = 0 if null else 2
                 p += 1
                 if null:
-                    pc += 1 + (program[pc].limit if op == RECORD else 0)
+                    pc += 1 + (limit if op == RECORD else 0)
                     continue
-            if op == LONG:
+            if op == LONG or op == INT or op == ENUM:
+                if not _in_range(op, limit, longs[slot, row]):
+                    return row, pc
                 p = _put_long(out, p, longs[slot, row])
             elif op == DECIMAL:
+                if not _in_range(op, limit, longs[slot, row]):
+                    return row, pc
                 p = _put_decimal(out, p, longs[slot, row] >> 63, longs[slot, row])
             elif op == WIDE_DECIMAL:
                 p = _put_decimal(out, p, longs[slot, row], longs[slot + 1, row])
-            elif op == DOUBLE:
-                word[0] = doubles[slot, row]
-                out[p : p + 8] = word_bytes
-                p += 8
-            elif op == FLOAT:
-                half[0] = doubles[slot, row]
-                out[p : p + 4] = half_bytes
-                p += 4
+            elif op == BITS:
+                word = bits[slot, row]
+                for k in range(limit):
+                    out[p + k] = (word >> np.uint64(8 * k)) & np.uint64(255)
+                p += limit
             elif op == BOOLEAN:
                 out[p] = booleans[slot, row]
                 p += 1
             elif op == BYTES or op == STRING:
                 size, at = length[slot, row], start[slot, row]
+                if size < 0 or at < 0 or at + size > len(data):
+                    return row, pc
                 p = _put_long(out, p, size)
                 for k in range(size):
                     out[p + k] = data[at + k]
                 p += size
             pc += 1
-    offsets[longs.shape[1]] = p
-    return p
+        offsets[row + 1] = p
+    return longs.shape[1], 0
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _get_long(data: Any, p: int, end: int) -> Any:
-    """(value, next position); the position is -1 where no valid varint stands."""
+    """(value, next position); the position is -1 where no valid varint stands.
+
+    Inlined by Numba itself: LLVM leaves it a call, and the loop then decodes a quarter as many records a second.
+    """
+    if p < end and data[p] < 128:
+        return np.int64(data[p] >> 1) ^ -np.int64(data[p] & 1), np.int64(p + 1)
     v = np.uint64(0)
     for k in range(_VARINT_BYTES_MAX):
         if p >= end:
@@ -479,9 +520,9 @@ def _is_utf8(data: Any, p: int, size: int) -> bool:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _blank(row: int, longs: Any, doubles: Any, booleans: Any, start: Any, length: Any) -> None:
+def _blank(row: int, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> None:
     longs[:, row] = NULL
-    doubles[:, row] = 0.0
+    bits[:, row] = 0
     booleans[:, row] = 0
     start[:, row] = 0
     length[:, row] = -1
@@ -489,15 +530,11 @@ def _blank(row: int, longs: Any, doubles: Any, booleans: Any, start: Any, length
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _decode(
-    program: Any, schema_id: int, data: Any, starts: Any, sizes: Any, errors: Any, longs: Any, doubles: Any,
+    program: Any, schema_id: int, data: Any, starts: Any, sizes: Any, errors: Any, longs: Any, bits: Any,
     booleans: Any, start: Any, length: Any,
 ) -> None:  # fmt: skip
-    word = np.empty(1, np.float64)
-    word_bytes = word.view(np.uint8)
-    half = np.empty(1, np.float32)
-    half_bytes = half.view(np.uint8)
+    """Fills columns that come blank; rows with an error are blank again."""
     for row in range(len(starts)):
-        _blank(row, longs, doubles, booleans, start, length)
         if errors[row] != _OK:
             continue
         p, end = starts[row], starts[row] + sizes[row]
@@ -510,26 +547,22 @@ def _decode(
         if found != schema_id:
             errors[row] = _SCHEMA
             continue
-        error = _decode_body(
-            program, data, p + HEADER_BYTES, end, row, longs, doubles, booleans, start, length, word, word_bytes, half,
-            half_bytes,
-        )  # fmt: skip
+        error = _decode_body(program, data, p + HEADER_BYTES, end, row, longs, bits, booleans, start, length)
         if error != _OK:
             errors[row] = error
-            _blank(row, longs, doubles, booleans, start, length)
+            _blank(row, longs, bits, booleans, start, length)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _decode_body(
-    program: Any, data: Any, p: int, end: int, row: int, longs: Any, doubles: Any, booleans: Any, start: Any,
-    length: Any, word: Any, word_bytes: Any, half: Any, half_bytes: Any,
-) -> int:  # fmt: skip
+    program: Any, data: Any, p: int, end: int, row: int, longs: Any, bits: Any, booleans: Any, start: Any, length: Any
+) -> int:
     out_of_range = False
     pc = 0
     while pc < len(program):
-        op, slot, limit = program[pc].op, program[pc].slot, program[pc].limit
+        op, slot, limit, nullable = program[pc].op, program[pc].slot, program[pc].limit, program[pc].nullable
         pc += 1
-        if program[pc - 1].nullable:
+        if nullable:
             branch, p = _get_long(data, p, end)
             if p < 0 or branch < 0 or branch > 1:
                 return _MALFORMED
@@ -537,9 +570,9 @@ def _decode_body(
                 if op == RECORD:
                     pc += limit
                 continue
-        if op == LONG:
+        if op == LONG or op == INT or op == ENUM:
             value, p = _get_long(data, p, end)
-            if p < 0 or (limit > 0 and (value < 0 or value >= limit)):
+            if p < 0 or not _in_range(op, limit, value):
                 return _MALFORMED
             longs[slot, row] = value
         elif op == DECIMAL or op == WIDE_DECIMAL or op == BYTES or op == STRING:
@@ -557,22 +590,18 @@ def _decode_body(
                     longs[slot, row] = high
                     longs[slot + 1, row] = low
                 else:
-                    fits = fits and high == low >> 63 and -limit < low < limit
+                    fits = fits and high == low >> 63 and _in_range(op, limit, low)
                     longs[slot, row] = low
                 out_of_range |= not fits
             p += size
-        elif op == DOUBLE:
-            if end - p < 8:
+        elif op == BITS:
+            if end - p < limit:
                 return _MALFORMED
-            word_bytes[:] = data[p : p + 8]
-            doubles[slot, row] = word[0]
-            p += 8
-        elif op == FLOAT:
-            if end - p < 4:
-                return _MALFORMED
-            half_bytes[:] = data[p : p + 4]
-            doubles[slot, row] = half[0]
-            p += 4
+            word = np.uint64(0)
+            for k in range(limit):
+                word |= np.uint64(data[p + k]) << np.uint64(8 * k)
+            bits[slot, row] = word
+            p += limit
         elif op == BOOLEAN:
             if p >= end or data[p] > 1:
                 return _MALFORMED

@@ -139,7 +139,8 @@ def _units(name: str, value: Decimal | None) -> int:
     """A decimal in units of 1e-9."""
     if value is None:
         return NULL
-    units = value * UNITS_PER_ONE
-    if units != int(units) or abs(units) >= 10**18:
+    fits = value.is_finite() and abs(value) < UNITS_PER_ONE
+    units = int(value * UNITS_PER_ONE) if fits else NULL
+    if not fits or Decimal(units).scaleb(-9) != value:  # compared with the value: the product rounds to 28 digits
         raise InputError(f"{name}: expected at most 18 digits, 9 of them decimals, got {value}")
-    return int(units)
+    return units

@@ -113,7 +113,8 @@ def _instrument(table: dict[str, Any], where: str) -> Instrument:
         raise ConfigurationError(f"{where}: instrument {symbol!r}: asset_class is one of {', '.join(ASSET_CLASSES)}")
     if instrument.price_kind not in PRICE_KINDS:
         raise ConfigurationError(f"{where}: instrument {symbol!r}: price_kind is one of {', '.join(PRICE_KINDS)}")
-    if instrument.tick_units <= 0 or instrument.tick_size * UNITS_PER_ONE != instrument.tick_units:
+    tick_size = instrument.tick_size
+    if not tick_size.is_finite() or tick_size <= 0 or tick_size * UNITS_PER_ONE != instrument.tick_units:
         raise ConfigurationError(f"{where}: instrument {symbol!r}: tick_size is positive, with at most 9 decimals")
     if instrument.default_spread % instrument.tick_size:
         raise ConfigurationError(f"{where}: instrument {symbol!r}: default_spread is a multiple of tick_size")

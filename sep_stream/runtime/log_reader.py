@@ -18,7 +18,7 @@ from sep_stream.runtime.settings import Settings
 BATCH_RECORDS_MAX: Final = 50_000
 SILENCE_S_MAX: Final = 8.0
 """A read that brings nothing for this long before its end is an error."""
-REQUEST_TIMEOUT_S: Final = 8.0
+REQUEST_TIMEOUT_S: Final = 6.0
 _POLL_S: Final = 0.25
 _RETRY_S: Final = 0.1
 

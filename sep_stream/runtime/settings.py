@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
@@ -17,6 +17,8 @@ from pydantic_settings import (
 from sep_stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from sep_stream.convert import ConvertParameters
     from sep_stream.metrics import WindowParams
 
@@ -27,7 +29,9 @@ ENVIRONMENT_PREFIX: Final = "SEP_"
 class Settings(BaseSettings):
     """What a process needs to know about its deployment. Names are the flags', and SEP_NAME in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
     _file: ClassVar[Path] = Path(CONFIG_FILE)
 
     brokers: str | None = Field(None, description="host:port,…; left out: the embedded broker of data_dir")
@@ -79,15 +83,20 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}, got {fault['input']!r}"
-                for fault in error.errors()
-            )
+            faults = "; ".join(cls._told(fault) for fault in error.errors())
             raise ConfigurationError(
                 f"settings: {faults} (flags, {ENVIRONMENT_PREFIX}* in the environment, {cls._file})"
             ) from error
         except ValueError as error:
             raise ConfigurationError(f"{cls._file}: {error}") from error
+
+    @classmethod
+    def _told(cls, fault: ErrorDetails) -> str:
+        """A fault in words. What was given is left out where it may be a secret, misspelt ones included."""
+        names = [str(part) for part in fault["loc"]]
+        field = cls.model_fields.get(names[0]) if names else None
+        shown = field is not None and SecretStr not in (field.annotation, *get_args(field.annotation))
+        return f"{'.'.join(names)}: {fault['msg']}" + (f", got {fault['input']!r}" if shown else "")
 
     def topic(self, name: str) -> str:
         """The full name of a declared topic."""

@@ -14,7 +14,7 @@ from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import TopicDeclaration, Topology
 
-REQUEST_TIMEOUT_S: Final = 8.0
+REQUEST_TIMEOUT_S: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,14 @@ def _topics(path: Path) -> tuple[TopicDeclaration, ...]:
         document = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    cleanup: Mapping[str, Mapping[str, Any]] = document["cleanup"]
-    return tuple(_topic(path, entry, cleanup) for entry in document["topic"])
+    cleanup, entries = document.get("cleanup"), document.get("topic")
+    if not isinstance(cleanup, dict) or not isinstance(entries, list):
+        raise ConfigurationError(f"{path}: expected tables [cleanup.NAME] and [[topic]]")
+    topics = tuple(_topic(path, entry, cleanup) for entry in entries)
+    for name, count in Counter(topic.name for topic in topics).items():
+        if count > 1:
+            raise ConfigurationError(f"{path}: topic {name!r} is declared {count} times")
+    return topics
 
 
 def _topic(path: Path, entry: Mapping[str, Any], cleanup: Mapping[str, Mapping[str, Any]]) -> TopicDeclaration:

@@ -249,8 +249,9 @@ def _check_order(table: Table, event_time: npt.NDArray[np.int64], last_us: int) 
 
 
 def _check_granularity(table: Table, event_time: npt.NDArray[np.int64]) -> None:
-    step_us = int(np.gcd.reduce(np.diff(event_time)))
-    if len(event_time) >= GRANULARITY_ROWS_MIN and step_us > MINUTE_US and step_us % MINUTE_US == 0:
+    steps = np.diff(event_time)
+    step_us = int(np.gcd.reduce(steps))
+    if np.count_nonzero(steps) + 1 >= GRANULARITY_ROWS_MIN and step_us > MINUTE_US and step_us % MINUTE_US == 0:
         raise table.error(
             1,
             table.columns["time"].label,

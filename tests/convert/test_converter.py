@@ -1,78 +1,147 @@
-"""The converter against the rules and against itself under any chunking."""
+"""The converter under any chunking, from any snapshot, and on real quotes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
-from datetime import UTC, datetime
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sep_stream.convert import ConvertParameters, MarketDataConverter, direction_bits
-from sep_stream.convert.converter import ConvertOutput
-from sep_stream.errors import StateError
+from sep_stream.convert import ConvertParameters, MarketDataConverter
+from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch, Reason
 from sep_stream.market.instruments import Instruments
-from sep_stream.runtime.resources import resource
-from tests import streams
-from tests.reference.converter import Converter as Reference
+from tests.convert.described import DECLARED, SHORT, bar_of, by_package
+from tests.reference.files import NOTHING, events_of, time_us
+from tests.streams import DAY_US, START_US, random_events
 
-SMALL = ConvertParameters(history=12, forward=8)
-TIMEFRAMES = ("M1", "M5", "M15")
-
-
-@pytest.fixture(scope="module")
-def instruments() -> Instruments:
-    path = resource("topology") / "instruments.toml"
-    return Instruments.from_toml(path.read_text(), str(path))
+COUNT = 400
 
 
-def cut(batch: EventBatch, start: int, stop: int) -> EventBatch:
-    columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{k: v[start:stop] for k, v in columns.items() if isinstance(v, np.ndarray)})
+def fed(events: EventBatch, cuts: Sequence[int], restored: bool = False) -> MarketDataConverter:
+    converter = MarketDataConverter(DECLARED, SHORT)
+    for start, stop in zip((0, *cuts), (*cuts, len(events)), strict=True):
+        converter.feed(events.take(slice(start, stop)))
+        if restored:
+            converter = MarketDataConverter.restore(converter.snapshot(), DECLARED, SHORT)
+    return converter
 
 
-def bars_of(output: ConvertOutput, instruments: Instruments) -> list[tuple[Any, ...]]:
-    return [
-        (
-            instruments[int(b["instrument"])].symbol,
-            TIMEFRAMES[b["timeframe"]],
-            *(int(b[name]) for name in ("index", "open_time_s", "open", "high", "low", "close")),
-            Decimal(int(b["volume_units"])) + Decimal(int(b["volume_nanos"])) / 10**9,
-            None if b["spread"] < 0 else int(b["spread"]),
-        )
-        for b in output.bars
+cuts_of_a_stream = st.lists(st.integers(0, COUNT), max_size=8).map(sorted)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), cuts_of_a_stream, st.booleans())
+def test_any_chunking_and_any_restart_give_the_same(seed: int, cuts: list[int], restored: bool) -> None:
+    events = random_events(seed, COUNT)
+    assert by_package(events, DECLARED, SHORT, cuts, restored) == by_package(events, DECLARED)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), cuts_of_a_stream, st.booleans())
+def test_any_chunking_leaves_the_same_snapshot(seed: int, cuts: list[int], restored: bool) -> None:
+    events = events_from_records(DECLARED, random_events(seed, COUNT))
+    assert fed(events, cuts, restored).snapshot() == fed(events, ()).snapshot()
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.integers(0, COUNT))
+def test_a_prefix_of_the_log_gives_a_prefix_of_the_bars_and_windows(seed: int, count: int) -> None:
+    events = random_events(seed, COUNT)
+    whole, prefix = by_package(events, DECLARED), by_package(events[:count], DECLARED)
+    assert prefix.bars == whole.bars[: len(prefix.bars)]
+    assert prefix.windows == whole.windows[: len(prefix.windows)]
+    assert not any(position < count for position, _ in whole.bars[len(prefix.bars) :])
+
+
+def test_bars_of_real_quotes_match(shared_data: Path) -> None:
+    golden = json.loads((shared_data / "golden_bars.json").read_text())
+    quotes = list(events_of(shared_data / golden["source"], golden["instrument"]))
+    output = MarketDataConverter(DECLARED).feed(events_from_records(DECLARED, quotes))
+    expected = [dict(zip(golden["columns"], row, strict=True)) for row in golden["bars"]]
+    found = [bar_of(row, DECLARED) for row in output.bars]
+    assert [{name: bar[name] for name in golden["columns"]} for bar in found] == [
+        {**bar, "open_time": time_us(bar["open_time"]) // 10**6} for bar in expected
     ]
+    assert output.rejections == ()
 
 
-def windows_of(output: ConvertOutput, instruments: Instruments, p: ConvertParameters) -> list[tuple[Any, ...]]:
-    def window(anchor: int) -> tuple[Any, ...] | None:
-        if anchor < 0:
-            return None
-        s = output.series
-        model = int(s.model[anchor + p.forward])
-        return (
-            int(s.open_time_s[anchor]),
-            int(s.open_time_s[anchor - p.history + 1]),
-            s.bits[anchor - p.history + 1 : anchor + p.forward + 1].tolist(),
-            s.close[anchor : anchor + p.forward + 1].tolist(),
-            output.models[model] if model >= 0 else None,
-        )
+def quote(after_us: int, source: str = "a", sequence: int | None = None) -> dict[str, Any]:
+    prices = dict.fromkeys(("bid", "ask"), DECLARED[0].tick_size * 110000)
+    event = {"instrument": "EUR/USD", "kind": "QUOTE", "event_time": START_US + after_us, "sequence": sequence}
+    return {**NOTHING, **event, **prices, "source": source}
 
-    return [
-        (
-            instruments[int(output.bars[w["bar"]]["instrument"])].symbol,
-            TIMEFRAMES[output.bars[w["bar"]]["timeframe"]],
-            window(int(w["anchor"])),
-            window(int(w["m5"])),
-            window(int(w["m15"])),
-        )
-        for w in output.windows
-    ]
+
+@pytest.mark.parametrize("cut", range(5))
+def test_a_held_event_keeps_its_source_through_a_snapshot(cut: int) -> None:
+    jump = quote(8 * DAY_US, "b", 6)
+    events = [quote(0, "b", 5), quote(1, "a", 5), jump, quote(8 * DAY_US + 1, "a", 6), jump]
+    assert by_package(events, DECLARED, SHORT, [cut], restored=True).duplicates == [4]
+
+
+def test_an_event_that_was_held_over_a_snapshot_is_rejected_with_its_own_bytes() -> None:
+    batch = events_from_records(DECLARED, [quote(0), quote(8 * DAY_US)])
+    converter = MarketDataConverter(DECLARED, SHORT)
+    converter.feed(replace(batch, keys=[b"EUR/USD", b"key"], values=[b"first", b"\x00held\xff"]))
+    restored = MarketDataConverter.restore(converter.snapshot(), DECLARED, SHORT)
+    [rejection] = restored.feed(events_from_records(DECLARED, [quote(1)])).rejections
+    assert (rejection.row, rejection.offset, rejection.reason) == (-1, 1, Reason.JUMP)
+    assert (rejection.key, rejection.value) == (b"key", b"\x00held\xff")
+
+
+def test_the_latest_price_is_the_newest_by_event_time() -> None:
+    events = [quote(1), {**quote(0), "ask": quote(0)["ask"] + DECLARED[0].tick_size * 7}]
+    converter = MarketDataConverter(DECLARED, SHORT)
+    output = converter.feed(events_from_records(DECLARED, events))
+    assert output.prices.tolist() == [0]
+    assert converter.latest_price(0) == {
+        "instrument": "EUR/USD",
+        "event_time": START_US + 1,
+        "price": quote(0)["bid"],
+        "bid": quote(0)["bid"],
+        "ask": quote(0)["ask"],
+    }
+    assert not len(converter.feed(events_from_records(DECLARED, events[1:])).prices)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xff\xff\x7f", b"\x02\x00\x00\x00{}"])
+def test_bytes_that_are_no_snapshot_are_told(damage: bytes) -> None:
+    with pytest.raises(StateError, match="snapshot"):
+        MarketDataConverter.restore(damage, DECLARED, SHORT)
+
+
+def test_a_truncated_snapshot_is_told() -> None:
+    snapshot = fed(events_from_records(DECLARED, [quote(0)]), ()).snapshot()
+    with pytest.raises(StateError, match="snapshot"):
+        MarketDataConverter.restore(snapshot[:-1], DECLARED, SHORT)
+
+
+def test_a_snapshot_of_an_instrument_that_has_changed_is_told() -> None:
+    snapshot = fed(events_from_records(DECLARED, [quote(0)]), ()).snapshot()
+    changed = Instruments([replace(DECLARED[0], tick_size=DECLARED[0].tick_size * 10)])
+    with pytest.raises(StateError, match="EUR/USD"):
+        MarketDataConverter.restore(snapshot, changed, SHORT)
+    with pytest.raises(StateError, match="no longer declared"):
+        MarketDataConverter.restore(snapshot, Instruments([DECLARED[1]]), SHORT)
+
+
+def test_a_snapshot_fits_instruments_in_another_order() -> None:
+    events = random_events(5, COUNT)
+    expected = by_package(events, DECLARED)
+    reordered = Instruments(reversed(list(DECLARED)))
+    converter = fed(events_from_records(DECLARED, events[:200]), ())
+    restored = MarketDataConverter.restore(converter.snapshot(), reordered, SHORT)
+    bars = [bar_of(row, reordered) for row in restored.feed(events_from_records(reordered, events[200:])).bars]
+    assert bars == [bar for position, bar in expected.bars if position >= 200]
+
+
+@pytest.mark.parametrize("wrong", [{"history": 11}, {"forward": 0}, {"deadband": -1}, {"max_jump_s": 0}])
+def test_parameters_outside_the_contract_are_told(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        ConvertParameters(**wrong)

@@ -4,9 +4,9 @@ Written from the definition of sep-metrics/1 alone, event by event, on plain dic
 with the package that it checks, and imports nothing of it.
 """
 
-from tests.reference.converter import Converter
+from tests.reference.converter import Bar, Converter
 from tests.reference.metrics import metrics
 from tests.reference.pipeline import Pipeline
-from tests.reference.scoring import Library, model_id, score, train
+from tests.reference.scoring import Model, score, train
 
-__all__ = ["Converter", "Library", "Pipeline", "metrics", "model_id", "score", "train"]
+__all__ = ["Bar", "Converter", "Model", "Pipeline", "metrics", "score", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from tests.reference.market import (
@@ -23,11 +24,11 @@ MAX_JUMP_US = 7 * 24 * 3600 * US
 Bar = dict[str, Any]
 Window = dict[str, Any]
 Output = tuple[Any, ...]
-"""("bar", Bar), ("window", Window), ("late", Event) or ("dead", Event, reason code)."""
+"""("bar", Bar), ("window", Window), ("late", Event), ("duplicate", Event) or ("dead", Event, reason code)."""
 
 
 class Converter:
-    """The state of all instruments. `duplicates` counts the events that were dropped as such.
+    """The state of all instruments.
 
     Bars have instrument, timeframe, index, open_time (epoch s), open, high, low, close (points), volume (Decimal) and
     spread (points or None). Windows have instrument, timeframe, anchor_time, start_time, available_at (epoch s), bits,
@@ -47,10 +48,6 @@ class Converter:
         self._parameters = (history, forward, deadband, max_jump_us)
         self._logs: dict[str, InstrumentLog] = {}
 
-    @property
-    def duplicates(self) -> int:
-        return sum(log.duplicates for log in self._logs.values())
-
     def feed(self, event: Event) -> list[Output]:
         """What this event causes, in order."""
         reason = fault(event, self.instruments)
@@ -65,12 +62,9 @@ class Converter:
 class InstrumentLog:
     """The state of one instrument."""
 
-    def __init__(
-        self, symbol: str, tick_size: Decimal, price_kind: str, parameters: tuple[int, int, int, int]
-    ) -> None:
+    def __init__(self, symbol: str, tick_size: Decimal, price_kind: str, parameters: tuple[int, int, int, int]) -> None:
         self.symbol, self.tick_size, self.price_kind = symbol, tick_size, price_kind
         self.history, self.forward, self.deadband, self.max_jump_us = parameters
-        self.duplicates = 0
         self.model_id: str | None = None
         self.watermark: int | None = None
         self.held: tuple[Event, str | None] | None = None
@@ -88,8 +82,7 @@ class InstrumentLog:
             self.model_id = event["model_id"]
             return []
         if self.is_duplicate(event):
-            self.duplicates += 1
-            return []
+            return [("duplicate", event)]
         held, self.held = self.held, None
         if held is None:
             if self.is_jump(event):
@@ -102,13 +95,13 @@ class InstrumentLog:
         return [("dead", held_event, "JUMP"), *self.accept(event, self.model_id)]
 
     def is_duplicate(self, event: Event) -> bool:
-        source, sequence = event["source"], event["sequence"]
+        source, sequence, time = event["source"], event["sequence"], event["event_time"]
         if sequence is None or source not in self.last_sequence:
             return False
-        return sequence <= self.last_sequence[source] and event["event_time"] <= self.newest_time[source]
+        return bool(sequence <= self.last_sequence[source] and time <= self.newest_time[source])
 
     def is_jump(self, event: Event) -> bool:
-        return self.watermark is not None and event["event_time"] - self.watermark > self.max_jump_us
+        return self.watermark is not None and bool(event["event_time"] > self.watermark + self.max_jump_us)
 
     def accept(self, event: Event, model_id: str | None) -> list[Output]:
         """Takes the event into the state, unless it is late or a heartbeat that tells nothing new."""
@@ -241,6 +234,6 @@ def next_bit(last_bit: int, move: int, deadband: int) -> int:
 def direction_bits(closes: list[int], deadband: int = 0) -> list[int]:
     """The bits of a whole series."""
     bits = [0]
-    for previous, close in zip(closes, closes[1:], strict=False):
+    for previous, close in pairwise(closes):
         bits.append(next_bit(bits[-1], close - previous, deadband))
     return bits[: len(closes)]

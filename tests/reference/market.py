@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -79,7 +80,10 @@ def fault(event: Event, instruments: Instruments) -> str | None:
 def fits_the_wire(value: Decimal | None) -> bool:
     if value is None:
         return True
-    return value.is_finite() and value * UNITS == int(value * UNITS) and abs(value * UNITS) < UNITS_END
+    if not value.is_finite():
+        return False
+    units = Fraction(value) * UNITS
+    return units.denominator == 1 and abs(units) < UNITS_END
 
 
 def price_fault(event: Event, tick_size: Decimal) -> str | None:

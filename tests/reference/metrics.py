@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from functools import cache
+from itertools import pairwise
 from math import factorial
 from typing import Any
 
@@ -54,7 +55,7 @@ def clamp(value: float, low: float, high: float) -> float:
 def counts(bits: Sequence[int]) -> tuple[int, int, int]:
     """n0, n1, n2: how many adjacent pairs are 00, unequal, 11."""
     n = [0, 0, 0]
-    for pair in zip(bits, bits[1:], strict=False):
+    for pair in pairwise(bits):
         n[sum(pair)] += 1
     return n[0], n[1], n[2]
 
@@ -63,9 +64,7 @@ def counts(bits: Sequence[int]) -> tuple[int, int, int]:
 def quantum(n0: int, n1: int, n2: int) -> Triple:
     """(H, C, S) of event counts."""
     n = n0 + n1 + n2
-    entropy = clamp(
-        (m_log2_m(n) - ((m_log2_m(n0) + m_log2_m(n1)) + m_log2_m(n2))) * one_over_n_log2_3(n), 0.05, 1.0
-    )
+    entropy = clamp((m_log2_m(n) - ((m_log2_m(n0) + m_log2_m(n1)) + m_log2_m(n2))) * one_over_n_log2_3(n), 0.05, 1.0)
     flip = n1 * inverse(n)
     rupture = n2 * inverse(n)
     raw = (0.6 * (1 - entropy) + 0.33 * (1 - rupture)) + 0.21 * (1 - flip)
@@ -89,7 +88,7 @@ def trajectory(bits: Sequence[int], history: int) -> tuple[list[Triple], float]:
     lam = clamp(0.3 * entropy + 0.2 * (1 - coherence), 0.01, 1.0)
     a = 1 - decay(lam)
     steps = [damped]
-    for previous_bit, bit in zip(bits[history - 1 :], bits[history:], strict=False):
+    for previous_bit, bit in pairwise(bits[history - 1 :]):
         n[previous_bit + bit] += 1
         (h, c, s), (m_h, m_c, m_s) = damped, quantum(*n)
         damped = (h + a * (m_h - h), c + a * (m_c - c), s + a * (m_s - s))

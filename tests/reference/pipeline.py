@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from tests.reference.converter import DAY_US, TIMEFRAME_S, Bar, Converter, Event, Item, Window
-from tests.reference.metrics import VERSION, metrics
-from tests.reference.scoring import Model, gate_failed, score, signal_id
+from tests.reference.converter import DURATION_S, MAX_JUMP_US, Bar, Converter, Output, Window
+from tests.reference.market import Event
+from tests.reference.metrics import metrics
+from tests.reference.scoring import VERSION, Model, gate_failed, score, signal_id
 
 GRACE_S = 60
 """A longer timeframe's score confirms for its own duration and this much more."""
@@ -29,12 +30,12 @@ class Pipeline:
         params: Mapping[str, Any],
         models: Mapping[str, Model],
         deadband: int = 0,
-        max_jump_us: int = 7 * DAY_US,
+        max_jump_us: int = MAX_JUMP_US,
     ) -> None:
         self.params, self.models = params, models
         self.ticks = {symbol: instrument["tick_size"] for symbol, instrument in instruments.items()}
         self.converter = Converter(instruments, params["history"], params["forward"], deadband, max_jump_us)
-        self.items: list[Item] = []
+        self.items: list[Output] = []
         self.bars: list[Bar] = []
         self.windows: list[Window] = []
         self.metrics: list[Record] = []
@@ -83,7 +84,7 @@ class Pipeline:
         newest = window.get(timeframe.lower())
         if newest is None or newest["model_id"] is None:
             return None
-        if window["available_at"] - newest["available_at"] > TIMEFRAME_S[timeframe] + GRACE_S:
+        if window["available_at"] - newest["available_at"] > DURATION_S[timeframe] + GRACE_S:
             return None
         return self._score(newest)
 

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from tests.reference.converter import TIMEFRAME_S, Bar
-from tests.reference.metrics import VERSION, metrics
+from tests.reference.converter import DURATION_S, Bar, direction_bits
+from tests.reference.metrics import metrics
 
+VERSION = "sep-metrics/1"
 NAMESPACE = uuid5(NAMESPACE_URL, VERSION)
 DEFAULTS: dict[str, Any] = {
     "window": {"history": 64, "forward": 64, "samples": 16, "eps": 0.002, "hold": 4},
@@ -106,7 +107,7 @@ class Model:
 
     def document(self) -> dict[str, Any]:
         """What the id is taken of."""
-        timeframes = list(TIMEFRAME_S)
+        timeframes = list(DURATION_S)
         ordered = sorted(self.libraries, key=lambda key: (key[0], timeframes.index(key[1])))
         return {
             "metrics_version": VERSION,
@@ -230,14 +231,6 @@ def trade_id(signal: str) -> str:
     return str(uuid5(NAMESPACE, f"trade|{signal}"))
 
 
-def direction_bits(closes: Sequence[int], deadband: int) -> list[int]:
-    bits = [0] if closes else []
-    for before, after in zip(closes, closes[1:], strict=False):
-        move = after - before
-        bits.append(1 if move > deadband else 0 if move < -deadband else bits[-1])
-    return bits
-
-
 def train(
     bars: Mapping[Key, Sequence[Bar]],
     params: Mapping[str, Any],
@@ -260,8 +253,8 @@ def train(
 def _rows(timeframe: str, bars: Sequence[Bar], parameters: Mapping[str, Any], cut_s: int) -> list[Row]:
     window = parameters["window"]
     history, forward = window["history"], window["forward"]
-    duration = TIMEFRAME_S[timeframe]
-    horizon = parameters["horizon_bars"][list(TIMEFRAME_S).index(timeframe)]
+    duration = DURATION_S[timeframe]
+    horizon = parameters["horizon_bars"][list(DURATION_S).index(timeframe)]
     closes = [bar["close"] for bar in bars]
     bits = direction_bits(closes, parameters["deadband"])
     rows = []

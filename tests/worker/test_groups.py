@@ -25,7 +25,7 @@ def assert_same(settings: Settings, expected: Records) -> None:
         assert set(found[topic]) == set(expected[topic]), topic
 
 
-@pytest.mark.parametrize("fetch_records", [1, 37])
+@pytest.mark.parametrize("fetch_records", [pytest.param(1, marks=pytest.mark.slow), 61])
 def test_the_size_of_fetches_changes_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, fetch_records: int
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_second_worker_joining_and_leaving_changes_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, tmp_path: Path
 ) -> None:
     settings = make_settings(prefix, **SMALL)
-    second = settings.model_copy(update={"data_dir": tmp_path / "second"})
+    second = settings.model_copy(update={"data_dir": tmp_path / "second", "models_url": settings.models_root()})
     log = steps(settings, SEED, STEPS)
 
     def play(part: slice) -> None:

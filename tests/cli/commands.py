@@ -1,0 +1,53 @@
+"""Runs of the command line as its users start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from sep_stream.cli import cli
+
+NOWHERE = "127.0.0.1:1"
+"""An address where nothing listens."""
+
+
+def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """The command in a folder of its own, with no settings but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEP_") or name == "SEP_CACHE_DIR"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sep_stream", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=kept | {"SEP_DATA_DIR": str(cwd / "data")} | environment,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+    return process.returncode, stdout, stderr
+
+
+def run(*args: object, cwd: Path, **environment: str) -> tuple[int, str, str]:
+    return finish(start(*args, cwd=cwd, **environment))
+
+
+def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    """Every command by its words, the groups included."""
+    found: dict[tuple[str, ...], click.Command] = {words: group}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found |= commands(command, (*words, name)) if isinstance(command, click.Group) else {(*words, name): command}
+    return found

@@ -1,0 +1,137 @@
+"""How the command ends when something is wrong: its exit code, one message with the remedy, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import NOWHERE, finish, run, start
+
+T0 = 1_707_091_200  # 2024-02-05T00:00:00Z
+NEEDING_A_BROKER = (
+    "worker",
+    "topics list",
+    "topics create",
+    "tail bars",
+    "doctor",
+    "status",
+    "ingest synthetic --days 1",
+)
+SECONDS_MAX = 10
+
+
+def candles(path: Path, count: int, *extra: str) -> Path:
+    rows = [f"{T0 + 60 * k},1.1,1.1,1.1,1.1,2" for k in range(count)]
+    path.write_text("\n".join(["time,open,high,low,close,volume", *rows, *extra]) + "\n")
+    return path
+
+
+def test_a_broker_that_is_gone_is_told_in_time_with_address_and_remedy(tmp_path: Path) -> None:
+    """All at once: each waits for an answer that does not come."""
+    begun_s = time.monotonic()
+    running = {name: start(*name.split(), "--brokers", NOWHERE, cwd=tmp_path) for name in NEEDING_A_BROKER}
+    started_s = time.monotonic()
+    for name, process in running.items():
+        code, stdout, stderr = finish(process)
+        assert code == 1, name
+        assert NOWHERE in stdout + stderr, name
+        assert "sep-stream up" in stdout + stderr, name
+        assert "Traceback" not in stderr, name
+        assert len(stderr.splitlines()) <= 1, name
+    assert time.monotonic() - started_s < SECONDS_MAX + (started_s - begun_s) + len(running)  # they share few cores
+
+
+@pytest.mark.parametrize("name", ["worker", "topics list", "tail bars"])
+def test_without_an_embedded_broker_its_folder_and_the_remedy_are_told(tmp_path: Path, name: str) -> None:
+    code, stdout, stderr = run(*name.split(), cwd=tmp_path)
+    assert (code, stdout) == (1, "")
+    assert stderr == (
+        f"sep-stream: no broker: the embedded one of {tmp_path / 'data'} does not run; "
+        "start it with `sep-stream up`, or name yours with --brokers\n"
+    )
+
+
+def test_a_wrong_row_is_told_with_file_line_and_field(tmp_path: Path) -> None:
+    path = candles(tmp_path / "c.csv", 3, f"{T0 + 180},1,x,1,1,1")
+    code, _, stderr = run("bars", path, "--instrument", "EUR/USD", cwd=tmp_path)
+    assert code == 1
+    assert stderr == f"sep-stream: {path}: line 5: field 'high': expected a decimal number, got 'x'\n"
+
+
+def test_a_wrong_setting_is_told_by_its_name(tmp_path: Path) -> None:
+    code, _, stderr = run("topics", "list", cwd=tmp_path, SEP_PARTITIONS="many")
+    assert code == 1
+    assert stderr.startswith("sep-stream: settings: partitions: ")
+    assert "got 'many'" in stderr
+
+
+def test_a_secret_is_not_told(tmp_path: Path) -> None:
+    code, stdout, stderr = run("doctor", cwd=tmp_path, SEP_SASL_PASSWORD="hunter2-9", SEP_PARTITIONS="0")
+    assert code == 1
+    assert "hunter2-9" not in stdout + stderr
+
+
+def test_wrong_usage_exits_2(tmp_path: Path) -> None:
+    code, stdout, stderr = run("tail", cwd=tmp_path)
+    assert (code, stdout) == (2, "")
+    assert "Missing argument 'TOPIC'" in stderr
+
+
+def test_sep_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    code, _, stderr = run("topics", "list", cwd=tmp_path, SEP_DEBUG="1")
+    assert code == 1
+    assert "Traceback" in stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_in_a_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    path = candles(tmp_path / "c.csv", 3)
+    code, _, stderr = run("bars", path, "--instrument", "EUR/USD", "--out", folder / "x.ndjson", cwd=tmp_path)
+    assert code == 1
+    assert "Permission denied" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("suffix", ["ndjson", "parquet"])
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path, suffix: str) -> None:
+    """/proc refuses files even to root."""
+    path = candles(tmp_path / "c.csv", 3)
+    code, stdout, stderr = run("bars", path, "--instrument", "EUR/USD", "--out", f"/proc/x.{suffix}", cwd=tmp_path)
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("sep-stream: /proc/")
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_ends_the_output_in_silence(tmp_path: Path) -> None:
+    process = start("bars", candles(tmp_path / "c.csv", 20_000), "--instrument", "EUR/USD", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(30) == 1
+    process.stderr.close()
+
+
+def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
+    """It reads a pipe into which nothing is written."""
+    os.mkfifo(tmp_path / "c.csv")
+    process = start("bars", "c.csv", "--instrument", "EUR/USD", cwd=tmp_path)
+    with (tmp_path / "c.csv").open("w"):  # opened by both: the command is at work
+        process.send_signal(signal.SIGINT)
+        code, _, stderr = finish(process)
+    assert (code, stderr) == (130, "interrupted\n")
+
+
+def test_the_installed_command_is_the_module(tmp_path: Path) -> None:
+    installed = Path(sys.executable).with_name("sep-stream")
+    done = subprocess.run([installed, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert (0, done.stdout, "") == run("--version", cwd=tmp_path)

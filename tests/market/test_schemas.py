@@ -1,0 +1,158 @@
+"""The declared schemas: pinned ids, and the rules that let a schema grow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+
+from sep_stream.errors import ConfigurationError, InputError
+from sep_stream.market.avro import load_schemas
+from sep_stream.market.events import Kind
+from sep_stream.runtime.resources import resource
+from sep_stream.runtime.topology import Topology
+
+FOLDER = resource("schemas") / "avro"
+SCHEMAS = load_schemas(FOLDER)
+NAMES = [schema.name for schema in SCHEMAS]
+
+PATTERN = {"pattern_id": "p", "instrument": "EUR/USD", "path": b"\0\0", "confidence": 0.5}
+
+
+def types_in(kind: Any) -> Iterator[Any]:
+    """Every named type of a schema, from the outside in."""
+    if isinstance(kind, list):
+        for part in kind:
+            yield from types_in(part)
+    elif isinstance(kind, dict):
+        if "name" in kind:
+            yield kind
+        for field in kind.get("fields", ()):
+            yield from types_in(field["type"])
+
+
+def test_ids_count_from_two_to_the_thirtieth() -> None:
+    """Up there they cannot collide with those that a registry gives."""
+    assert [schema.schema_id for schema in SCHEMAS] == [2**30 + k for k in range(len(NAMES))]
+
+
+def test_ids_stay_what_they_were() -> None:
+    assert NAMES == [
+        "market_event", "bar", "window", "metrics", "signal", "latest_price", "pattern", "trading_result",
+        "model_manifest", "snapshot", "rejected", "gap",
+    ]  # fmt: skip
+
+
+def test_every_file_has_an_id() -> None:
+    assert sorted(NAMES) == sorted(path.stem for path in FOLDER.glob("*.avsc"))
+
+
+@pytest.mark.parametrize("topic", Topology.load().topics, ids=lambda topic: topic.name)
+def test_every_topic_has_a_schema_for_its_values(topic: Any) -> None:
+    assert topic.value in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fastavro_parses_every_schema(name: str) -> None:
+    assert fastavro.parse_schema(json.loads((FOLDER / f"{name}.avsc").read_text()))["name"].startswith("sep.market.v1.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_those_of_the_namespace(name: str) -> None:
+    raw = SCHEMAS[name].raw
+    assert raw["namespace"] == "sep.market.v1"
+    assert raw["name"] == "".join(word.capitalize() for word in name.split("_"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_enum_has_unknown_as_its_default(name: str) -> None:
+    """Without a default, a symbol can never be added."""
+    for kind in types_in(SCHEMAS[name].raw):
+        if kind["type"] == "enum":
+            assert kind["default"] == kind["symbols"][-1] == "UNKNOWN"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_nullable_field_is_null_by_default(name: str) -> None:
+    for kind in types_in(SCHEMAS[name].raw):
+        for field in kind.get("fields", ()):
+            if isinstance(field["type"], list):
+                assert field["type"][0] == "null"
+                assert field.get("default", "none") is None
+
+
+def test_kinds_of_events_are_the_symbols_in_order() -> None:
+    [kind] = [kind for kind in types_in(SCHEMAS["market_event"].raw) if kind["name"] == "EventKind"]
+    assert kind["symbols"] == [member.name for member in Kind]
+
+
+def test_a_record_comes_back_with_its_schemas_name() -> None:
+    value = SCHEMAS.encode("pattern", PATTERN)
+    assert value[:5] == b"\0" + SCHEMAS["pattern"].schema_id.to_bytes(4, "big")
+    assert SCHEMAS.decode(value) == ("pattern", PATTERN)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, PATTERN | {"confidence": "high"}, PATTERN | {"path": "text"}, PATTERN | {"instrument": None}],
+    ids=["empty", "confidence", "path", "instrument"],
+)
+def test_a_record_that_does_not_fit_is_told_with_its_schema(record: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="pattern: the record does not fit its schema"):
+        SCHEMAS.encode("pattern", record)
+
+
+def test_a_decimal_that_does_not_fit_is_told() -> None:
+    price = {"instrument": "EUR/USD", "price": Decimal("1.0000000001"), "event_time": 0}
+    with pytest.raises(InputError, match="latest_price: the record does not fit its schema"):
+        SCHEMAS.encode("latest_price", price)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"", "magic byte"),
+        (b"\0\0\0", "magic byte"),
+        (b"\1" + SCHEMAS.encode("pattern", PATTERN)[1:], "magic byte"),
+        (b"\0\0\0\0\x2a", "schema id 42 is not one of those known"),
+        (SCHEMAS.encode("pattern", PATTERN)[:-1], "is not an Avro pattern"),
+        (SCHEMAS.encode("pattern", PATTERN) + b"\0", "has bytes after its Avro pattern"),
+    ],
+    ids=["empty", "short", "magic", "id", "cut", "more"],
+)
+def test_a_value_that_is_no_record_is_told(value: bytes, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        SCHEMAS.decode(value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "avro"))
+
+
+def test_a_missing_schema_is_named(folder: Path) -> None:
+    (folder / "bar.avsc").unlink()
+    with pytest.raises(ConfigurationError, match=r"bar\.avsc: not found"):
+        load_schemas(folder)
+
+
+@pytest.mark.parametrize("name", ["bar.avsc", "ids.json"])
+def test_broken_json_is_told_with_its_file(folder: Path, name: str) -> None:
+    (folder / name).write_text("{")
+    with pytest.raises(ConfigurationError, match=f"{name}: not JSON"):
+        load_schemas(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"type": "table"}', '{"type": "record", "name": "Bar", "fields": [{"name": "x", "type": "price"}]}']
+)
+def test_a_schema_that_is_none_is_told_with_its_file(folder: Path, text: str) -> None:
+    (folder / "bar.avsc").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"bar\.avsc: not an Avro schema"):
+        load_schemas(folder)

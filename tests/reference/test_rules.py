@@ -1,0 +1,407 @@
+"""The rules for events, bars and windows, case by case, with values worked out by hand; reference and package both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from sep_stream.convert import ConvertParameters
+from tests.convert.described import DECLARED, Described, by_package, by_reference
+from tests.reference.files import NOTHING, time_us
+from tests.streams import INSTRUMENTS
+
+Event = dict[str, Any]
+Convert = Callable[..., Described]
+WEEK = ConvertParameters(history=12, forward=1)
+MODELS = ("0" * 64, "1" * 64)
+
+
+@pytest.fixture(params=["reference", "package"])
+def convert(request: pytest.FixtureRequest) -> Convert:
+    def by(events: Sequence[Event], parameters: ConvertParameters = WEEK) -> Described:
+        if request.param == "reference":
+            return by_reference(events, INSTRUMENTS, parameters)
+        return by_package(events, DECLARED, parameters)
+
+    return by
+
+
+def event(kind: str, time: str, symbol: str = "EUR/USD", **values: Any) -> Event:
+    """time: "12:03:10" on 2 January 2024, or with another day of that month before it: "09T12:00"."""
+    day, _, clock = time.rpartition("T")
+    return {
+        **NOTHING,
+        "instrument": symbol,
+        "kind": kind,
+        "event_time": time_us(f"2024-01-{day or '02'}T{clock}Z"),
+        **values,
+    }
+
+
+def quote(time: str, bid: str = "1.10000", ask: str | None = None, **values: Any) -> Event:
+    return event("QUOTE", time, bid=Decimal(bid), ask=Decimal(ask or bid), **values)
+
+
+def trade(time: str, price: str, **values: Any) -> Event:
+    return event("TRADE", time, **{"symbol": "CLZ6", "price": Decimal(price), **values})
+
+
+def candle(time: str, open_: str, high: str, low: str, close: str, **values: Any) -> Event:
+    prices = {"open": Decimal(open_), "high": Decimal(high), "low": Decimal(low), "close": Decimal(close)}
+    return event("BAR", time, **{"duration_s": 60, **prices, **values})
+
+
+def flat(time: str, price: str = "1.10000", **values: Any) -> Event:
+    return candle(time, price, price, price, price, **values)
+
+
+def heartbeat(time: str, **values: Any) -> Event:
+    return event("HEARTBEAT", time, **values)
+
+
+def model(time: str, model_id: str) -> Event:
+    return event("MODEL", time, model_id=model_id)
+
+
+def names(described: Described) -> list[str]:
+    """The bars, as "M5 12:00"."""
+    return [f"{bar['timeframe']} {datetime.fromtimestamp(bar['open_time'], UTC):%H:%M}" for _, bar in described.bars]
+
+
+def minutes(described: Described, *fields: str) -> list[tuple[Any, ...]]:
+    return [tuple(bar[name] for name in fields) for _, bar in described.bars if bar["timeframe"] == "M1"]
+
+
+# closing
+
+
+def test_after_a_silence_each_bar_closes_at_its_own_end(convert: Convert) -> None:
+    out = convert([quote("12:03:30"), quote("12:09:10")])
+    assert names(out) == ["M1 12:03", "M5 12:00"]
+    out = convert([quote("12:03:30"), quote("12:09:10"), quote("12:16:00")])
+    assert names(out)[2:] == ["M5 12:05", "M1 12:09", "M15 12:00"]
+
+
+def test_bars_that_end_together_close_longest_first(convert: Convert) -> None:
+    out = convert([quote("12:14:30"), quote("12:15:00")])
+    assert names(out) == ["M15 12:00", "M5 12:10", "M1 12:14"]
+
+
+def test_an_event_on_the_boundary_belongs_to_the_next_bar(convert: Convert) -> None:
+    out = convert([quote("12:00:59.999999", "1.10000"), quote("12:01:00", "1.20000"), quote("12:02:00")])
+    assert minutes(out, "index", "open", "close", "volume") == [(0, 110000, 110000, 1), (1, 120000, 120000, 1)]
+
+
+def test_a_bar_has_the_first_highest_lowest_and_last_price_of_the_log_not_of_the_clock(convert: Convert) -> None:
+    out = convert(
+        [
+            quote("12:00:30", "1.10003"),
+            quote("12:00:20", "1.10009"),
+            quote("12:00:40", "1.10001"),
+            quote("12:00:10", "1.10005"),
+            quote("12:01:00"),
+        ]
+    )
+    assert minutes(out, "open", "high", "low", "close") == [(110003, 110009, 110001, 110005)]
+
+
+def test_longer_bars_add_up_the_minutes_in_them(convert: Convert) -> None:
+    out = convert(
+        [
+            candle("12:01:00", "1.10", "1.13", "1.09", "1.12", volume=Decimal("1.5")),
+            candle("12:04:00", "1.12", "1.12", "1.08", "1.11", volume=Decimal("2.25")),
+        ]
+    )
+    assert names(out) == ["M1 12:01", "M5 12:00", "M1 12:04"]
+    _, five = out.bars[1]
+    assert [five[name] for name in ("open", "high", "low", "close", "volume")] == [
+        110000,
+        113000,
+        108000,
+        111000,
+        Decimal("3.75"),
+    ]
+
+
+def test_a_minute_without_events_is_no_bar_and_takes_no_index(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("12:02:00"), quote("12:03:00")])
+    assert minutes(out, "index") == [(0,), (1,)]
+    assert names(out) == ["M1 12:00", "M1 12:02"]
+
+
+def test_a_heartbeat_closes_bars_and_an_old_one_does_nothing(convert: Convert) -> None:
+    out = convert([quote("12:00:30"), heartbeat("12:00:10"), heartbeat("12:01:00"), heartbeat("11:00:00")])
+    assert [position for position, _ in out.bars] == [2]
+    assert (out.late, out.dead, out.duplicates) == ([], [], [])
+
+
+# candles
+
+
+def test_a_candle_replaces_what_quotes_built_of_its_minute_and_closes_it(convert: Convert) -> None:
+    out = convert(
+        [quote("12:00:10", "1.20000"), quote("12:00:50", "1.30000"), flat("12:00:00", "1.10000", volume=Decimal(7))]
+    )
+    assert out.bars[0][0] == 2
+    assert minutes(out, "open", "high", "low", "close", "volume", "spread") == [(110000,) * 4 + (Decimal(7), None)]
+
+
+def test_a_candle_after_its_minute_has_closed_is_late(convert: Convert) -> None:
+    out = convert([quote("12:00:10"), heartbeat("12:01:00"), flat("12:00:00"), flat("12:01:00"), flat("12:01:00")])
+    assert out.late == [2, 4]
+
+
+def test_a_candle_closes_the_older_minute_before_its_own(convert: Convert) -> None:
+    out = convert([quote("12:03:30", "1.20000"), flat("12:04:00", "1.10000")])
+    assert names(out) == ["M1 12:03", "M5 12:00", "M1 12:04"]
+    assert [bar["close"] for _, bar in out.bars] == [120000, 110000, 110000]
+
+
+# late
+
+
+def test_an_event_of_a_closed_minute_is_late_and_changes_nothing(convert: Convert) -> None:
+    out = convert(
+        [
+            quote("12:01:00", "1.10000", sequence=5),
+            quote("12:00:59.999999", "1.90000", sequence=9),
+            quote("12:01:01", "1.10001", sequence=6),
+            quote("12:02:00"),
+        ]
+    )
+    assert out.late == [1]
+    assert out.duplicates == []
+    assert minutes(out, "high", "volume") == [(110001, 2)]
+
+
+# jumps: more than seven days ahead of 12:00 on the 2nd
+
+
+def test_a_jump_that_the_next_event_confirms_is_processed_first(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("10T12:00:10"), quote("10T12:01:00")])
+    assert [position for position, _ in out.bars] == [2, 2, 2, 2]
+    assert names(out) == ["M1 12:00", "M5 12:00", "M15 12:00", "M1 12:00"]
+    assert out.dead == []
+
+
+def test_a_jump_that_the_next_event_does_not_confirm_is_a_dead_letter(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("20T12:00:00", sequence=9), quote("12:00:30", sequence=1)])
+    assert out.dead == [(1, "JUMP")]
+    assert out.bars == []
+    assert out.duplicates == []
+
+
+def test_seven_days_ahead_is_no_jump_and_a_microsecond_more_is(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("09T12:00:00"), quote("09T12:00:00")])
+    assert names(out) == ["M1 12:00", "M5 12:00", "M15 12:00"]
+    assert out.bars[0][0] == 1
+    out = convert([quote("12:00:00"), quote("09T12:00:00.000001"), quote("12:00:00")])
+    assert out.dead == [(1, "JUMP")]
+
+
+def test_what_confirms_a_jump_may_be_late_behind_it(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("20T12:00:00"), quote("15T12:00:00")])
+    assert out.dead == []
+    assert out.late == [2]
+    assert out.bars[0][0] == 2
+
+
+def test_dead_letters_duplicates_and_models_leave_a_jump_held(convert: Convert) -> None:
+    out = convert(
+        [
+            quote("12:00:00", sequence=1),
+            quote("20T12:00:00"),
+            quote("20T12:00:00", "1.2", "1.1"),
+            quote("12:00:00", sequence=1),
+            model("21T12:00:00", MODELS[0]),
+            quote("20T12:00:00"),
+        ]
+    )
+    assert out.dead == [(2, "CROSSED")]
+    assert out.duplicates == [3]
+    assert out.bars[0][0] == 5
+
+
+def test_an_old_heartbeat_and_a_late_event_refuse_a_jump(convert: Convert) -> None:
+    for follower in (heartbeat("11:00:00"), quote("11:00:00")):
+        assert (1, "JUMP") in convert([quote("12:00:00"), quote("20T12:00:00"), follower]).dead
+
+
+def test_a_jump_closes_bars_under_the_model_in_force_when_it_was_read(convert: Convert) -> None:
+    series = [flat(f"12:{minute:02}:00") for minute in range(12)]
+    out = convert(
+        [
+            *series,
+            model("12:00:00", MODELS[0]),
+            quote("12:12:00"),
+            quote("20T12:00:00"),
+            model("12:00:00", MODELS[1]),
+            quote("20T12:01:00"),
+        ]
+    )
+    assert [window["model_id"] for _, window in out.windows] == list(MODELS)
+
+
+def test_the_first_event_of_an_instrument_is_neither_jump_nor_late(convert: Convert) -> None:
+    out = convert([quote("20T12:00:00"), trade("12:00:00", "70")])
+    assert (out.late, out.dead) == ([], [])
+
+
+# duplicates
+
+
+def test_a_sequence_seen_before_is_a_duplicate_unless_its_time_is_newer(convert: Convert) -> None:
+    out = convert(
+        [
+            quote("12:00:10", sequence=5),
+            quote("12:00:10", sequence=5),
+            quote("12:00:10", sequence=4),
+            quote("12:00:10", sequence=6),
+            quote("12:00:11", sequence=1),
+            quote("12:00:11", sequence=1),
+            quote("12:00:05", sequence=2),
+            quote("12:00:11", sequence=2),
+        ]
+    )
+    assert out.duplicates == [1, 2, 5, 7]
+
+
+def test_sequences_are_counted_by_instrument_and_source(convert: Convert) -> None:
+    out = convert(
+        [
+            quote("12:00:10", sequence=5),
+            quote("12:00:10", sequence=5, source="other"),
+            trade("12:00:10", "70", sequence=5),
+            quote("12:00:10"),
+            quote("12:00:10"),
+        ]
+    )
+    assert out.duplicates == []
+
+
+# prices, volume, spread
+
+
+def test_prices_are_rounded_half_up_before_the_mid_which_is_rounded_up(convert: Convert) -> None:
+    out = convert([quote("12:00:00", "1.100005", "1.100024999"), quote("12:01:00")])
+    assert minutes(out, "close", "spread") == [(110002, 1)]
+    out = convert([trade("12:00:00", "70.005"), trade("12:01:00", "70.004999999"), trade("12:02:00", "70")])
+    assert minutes(out, "close") == [(7001,), (7000,)]
+
+
+def test_volume_is_the_sum_and_one_where_there_is_none(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("12:00:01", volume=Decimal("0.5")), quote("12:01:00")])
+    assert minutes(out, "volume") == [(Decimal("1.5"),)]
+    assert minutes(convert([flat("12:00:00")]), "volume") == [(Decimal(0),)]
+
+
+def test_the_spread_is_that_of_the_last_quote_or_told_by_the_candle(convert: Convert) -> None:
+    out = convert([quote("12:00:00", "1.1", "1.10007"), quote("12:00:01", "1.1", "1.10002"), heartbeat("12:01:00")])
+    assert minutes(out, "spread") == [(2,)]
+    told: dict[str, Any] = {"bid": Decimal("1.09999"), "ask": Decimal("1.10003")}
+    assert minutes(convert([flat("12:00:00", **told)]), "spread") == [(4,)]
+    assert minutes(convert([flat("12:00:00", bid=Decimal(1))]), "spread") == [(None,)]
+    out = convert([quote("12:03:00", "1.1", "1.10007"), flat("12:04:00")])
+    assert [bar["spread"] for _, bar in out.bars] == [7, None, None]
+
+
+def test_a_quote_of_what_trades_price_tells_time_and_the_spread_of_an_open_bar(convert: Convert) -> None:
+    oil = {"symbol": "CLZ6"}
+    out = convert(
+        [
+            quote("12:00:00", "70.00", "70.05", **oil),
+            trade("12:00:10", "71.00"),
+            quote("12:00:20", "70.00", "70.03", **oil),
+            trade("12:01:10", "72.00"),
+            quote("12:02:00", "70.00", "70.09", **oil),
+        ]
+    )
+    assert minutes(out, "open", "low", "close", "volume", "spread") == [
+        (7100, 7100, 7100, 1, 3),
+        (7200, 7200, 7200, 1, None),
+    ]
+
+
+def test_a_trade_of_what_quotes_price_tells_only_time(convert: Convert) -> None:
+    out = convert(
+        [quote("12:00:00"), trade("12:00:30", "2", symbol="EUR/USD"), trade("12:01:00", "2", symbol="EUR/USD")]
+    )
+    assert minutes(out, "high", "volume", "spread") == [(110000, 1, 0)]
+    assert out.bars[0][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (event("UNKNOWN", "12:00:00"), "UNKNOWN_KIND"),
+        ({**quote("12:00:00"), "event_time": -1}, "BAD_TIME"),
+        ({**quote("12:00:00"), "event_time": 7_258_118_400_000_000}, "BAD_TIME"),
+        ({**quote("12:00:00"), "ask": None}, "MISSING_FIELD"),
+        (trade("12:00:00", "0.004999999"), "NOT_POSITIVE"),
+        (quote("12:00:00", "-1.1"), "NOT_POSITIVE"),
+        (trade("12:00:00", "21474836.48"), "PRICE_RANGE"),
+        (quote("12:00:00", "1.10001", "1.10000"), "CROSSED"),
+        (flat("12:00:00", duration_s=300), "BAD_DURATION"),
+        (flat("12:00:30"), "UNALIGNED"),
+        (candle("12:00:00", "1.1", "1.1", "1.2", "1.1"), "BAD_CANDLE"),
+        (candle("12:00:00", "1.3", "1.2", "1.1", "1.2"), "BAD_CANDLE"),
+        (candle("12:00:00", "1.2", "1.2", "1.1", "1.09"), "BAD_CANDLE"),
+        (quote("12:00:00", volume=Decimal("-0.000000001")), "BAD_VOLUME"),
+        (model("12:00:00", "A" * 64), "BAD_MODEL_ID"),
+    ],
+)
+def test_an_event_that_breaks_a_rule_is_a_dead_letter_and_changes_nothing(
+    convert: Convert, wrong: Event, reason: str
+) -> None:
+    out = convert([{**wrong, "sequence": 9}, {**flat("11:00:00"), "sequence": 1}])
+    assert out.dead == [(0, reason)]
+    assert len(out.bars) == 1
+
+
+def test_sanity_is_tested_on_the_rounded_points(convert: Convert) -> None:
+    out = convert([quote("12:00:00", "1.100004", "1.100001"), candle("12:01:00", "1.1", "1.1", "1.1", "1.100004")])
+    assert out.dead == []
+    assert minutes(out, "close") == [(110000,), (110000,)]
+    assert convert([trade("12:00:00", "21474836.474999999")]).dead == []
+
+
+# bits and windows
+
+
+def test_a_window_has_the_bits_and_prices_of_its_bars(convert: Convert) -> None:
+    closes = [100, 101, 101, 99, 99, 102, 101, 101, 103, 104, 104, 103, 105, 104]
+    events = [flat(f"12:{minute:02}:00", f"1.{close:05}") for minute, close in enumerate(closes)]
+    out = convert(events)
+    (_, first), (_, second) = [item for item in out.windows if item[1]["timeframe"] == "M1"]
+    assert first["bits"] == [0, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0, 1]
+    assert second["bits"] == [1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0, 1, 0]
+    assert first["prices"] == [100103, 100105]
+    noon = time_us("2024-01-02T12:00Z") // 10**6
+    assert [first[name] - noon for name in ("start_time", "anchor_time", "available_at")] == [0, 660, 780]
+    assert (first["m5"], first["m15"]) == (None, None)
+    deadband = convert(events, ConvertParameters(history=12, forward=1, deadband=2))
+    assert deadband.windows[0][1]["bits"] == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_minute_that_closes_with_a_longer_bar_sees_it_and_the_one_before_a_silence_does_not(
+    convert: Convert,
+) -> None:
+    closing = [flat(f"{hour:02}:{minute:02}:00") for hour in (10, 11) for minute in range(60)]
+    out = convert([*closing[:63], quote("11:03:30"), quote("11:06:00")])
+    last = [window for _, window in out.windows if window["timeframe"] == "M1"][-1]
+    assert [window["timeframe"] for _, window in out.windows[-2:]] == ["M1", "M5"]
+    assert last["m5"] is None
+    out = convert(closing[:65])
+    assert [window["timeframe"] for _, window in out.windows[-2:]] == ["M5", "M1"]
+    assert out.windows[-1][1]["m5"]["available_at"] == out.windows[-1][1]["available_at"]
+
+
+def test_a_model_is_in_force_for_bars_that_close_after_it_whatever_its_time(convert: Convert) -> None:
+    series = [flat(f"12:{minute:02}:00") for minute in range(13)]
+    out = convert([*series, model("11:00:00", MODELS[1]), flat("12:13:00"), flat("12:14:00")])
+    assert [window["model_id"] for _, window in out.windows] == [None, MODELS[1], MODELS[1]]
+    assert (out.late, out.dead) == ([], [])
