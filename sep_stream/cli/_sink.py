@@ -13,6 +13,8 @@ from typing import IO, Any, Final
 import click
 import numpy as np
 
+from sep_stream.errors import DependencyError
+
 Columns = Mapping[str, Any]
 """n-long columns by name: lists, or datetime64[s] arrays in UTC with NaT for null."""
 Write = Callable[[Columns], None]
@@ -52,22 +54,24 @@ def sink(out: Path | None, schema: Callable[[], Any]) -> Iterator[Write]:
     draft = out.with_name(f".{out.name}.draft")
     try:
         if out.suffix == ".parquet":
-            with _parquet(draft, schema()) as write:
+            with draft.open("wb") as binary, _parquet(binary, schema()) as write:
                 yield write
         else:
-            with draft.open("w", encoding="utf-8") as file:
-                yield lambda columns: _write_lines(file, columns)
+            with draft.open("w", encoding="utf-8") as text:
+                yield lambda columns: _write_lines(text, columns)
         draft.replace(out)
+    except OSError as error:
+        raise DependencyError(f"{error.filename or out}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
 
 
 @contextmanager
-def _parquet(path: Path, schema: Any) -> Iterator[Write]:
+def _parquet(file: IO[bytes], schema: Any) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
         yield lambda columns: writer.write_table(
             pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         )
