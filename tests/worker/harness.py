@@ -34,6 +34,8 @@ SCHEMAS = load_schemas(resource("schemas") / "avro")
 OUTPUTS = ("bars", "windows", "metrics", "signals", "patterns", "late", "dead.letters")
 SMALL = {"history": 12, "forward": 8, "samples": 4}
 """Window parameters that fill within minutes."""
+RECOVERED = '"state recovered"'
+"""What the log says once a convert stage has a partition's state."""
 
 Records = dict[str, Counter[tuple[bytes, bytes]]]
 
@@ -93,6 +95,14 @@ def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[subp
 
 def log_of(settings: Settings) -> str:
     return (settings.data_dir / "worker.log").read_text(errors="replace")
+
+
+def await_log(settings: Settings, process: subprocess.Popen[bytes], text: str, beyond: int = 0) -> None:
+    """Wait until the log holds `text` more than `beyond` times, or the process is gone."""
+    deadline_s = time.monotonic() + 30
+    while log_of(settings).count(text) <= beyond and process.poll() is None:
+        assert time.monotonic() < deadline_s, f"{text} is not in the log: {log_of(settings)[-2000:]}"
+        time.sleep(0.05)
 
 
 def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = 90) -> None:

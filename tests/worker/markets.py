@@ -22,7 +22,8 @@ from tests.worker.harness import SMALL, TOPOLOGY, Records, pieces, publish, put_
 SEED = 11
 STEPS = 6
 PIECES = 5
-SYMBOLS = ("EUR/USD", "USD/JPY", "GBP/USD")
+SYMBOLS = ("EUR/USD", "USD/JPY", "AUD/USD")
+"""Two of one partition, and one whose partition another member of a group of two gets."""
 CONVERT = ConvertParameters(history=SMALL["history"], forward=SMALL["forward"])
 
 

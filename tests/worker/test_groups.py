@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
-from tests.worker.harness import OUTPUTS, SMALL, Records, log_of, run_until_caught_up, worker
+from sep_stream.worker.runner import STAGES
+from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
@@ -61,15 +64,28 @@ def test_a_second_worker_joining_and_leaving_changes_nothing(
     with worker(settings):
         play(slice(0, 2))
         with worker(second) as other:
+            await_members(settings, 2)
             play(slice(2, 4))
-            while '"state recovered"' not in log_of(second):
-                assert other.poll() is None
-                time.sleep(0.1)
+            await_log(second, other, RECOVERED)
             other.send_signal(signal.SIGTERM)
             assert other.wait(30) == 0, log_of(second)[-2000:]
         play(slice(4, None))
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
+
+
+def await_members(settings: Settings, count: int) -> None:
+    """Wait until the partitions of every stage are shared by that many members."""
+    groups = [settings.prefix + stage for stage in STAGES]
+    admin = AdminClient(librdkafka(settings))
+    deadline_s = time.monotonic() + 30
+    while True:
+        described = [future.result() for future in admin.describe_consumer_groups(groups).values()]
+        working = [sum(bool(member.assignment.topic_partitions) for member in group.members) for group in described]
+        if working == [count] * len(STAGES):
+            return
+        assert time.monotonic() < deadline_s, f"members at work by stage: {working}"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("paused", ["convert", "metrics", "score"])

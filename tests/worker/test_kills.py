@@ -6,14 +6,13 @@ import contextlib
 import json
 import random
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
 
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
-from tests.worker.harness import OUTPUTS, SMALL, Records, log_of, raw, run_until_caught_up, worker
+from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, raw, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, Step, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
@@ -23,16 +22,15 @@ FAILPOINTS = [
     for stage in ("convert", "metrics", "score")
     for place in ("before_send", "after_send", "before_commit", "after_commit")
 ] + ["convert.before_snapshot", "convert.after_snapshot"]
-RECOVERED = '"state recovered"'
-STARTS_WITHIN_S = 30
 PAUSE_S = 0.7
 DIES_WITHIN_S = 3
 
 
 def play(settings: Settings, step: Step, process: subprocess.Popen[bytes]) -> bool:
     """Publish under the running worker; True if it died of its failpoint."""
+    before = log_of(settings).count(RECOVERED)
     step[0]()
-    await_work(settings, process)
+    await_log(settings, process, RECOVERED, before)
     for publish_piece in step[1:]:
         publish_piece()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -44,14 +42,6 @@ def play(settings: Settings, step: Step, process: subprocess.Popen[bytes]) -> bo
         process.kill()
         process.wait()
     return died
-
-
-def await_work(settings: Settings, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the worker has rebuilt its state."""
-    before = log_of(settings).count(RECOVERED)
-    deadline_s = time.monotonic() + STARTS_WITHIN_S
-    while log_of(settings).count(RECOVERED) == before and process.poll() is None and time.monotonic() < deadline_s:
-        time.sleep(0.05)
 
 
 def check_kills(settings: Settings, expected: Records, kills: int, seed: int) -> None:
