@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
-from sep_stream.market.timeframes import DURATION_S, MINUTE_US
+from sep_stream.market.timeframes import DURATION_S, MINUTE_US, YEAR_2200_US
 
 CHECKED_DTYPE: Final = np.dtype(
     [
@@ -28,7 +28,6 @@ CHECKED_DTYPE: Final = np.dtype(
 POINTS_MAX: Final = 2**31 - 1
 """Windows carry prices as int32."""
 
-YEAR_2200_US: Final = 7_258_118_400_000_000
 MODEL_ID_LENGTH: Final = 64  # SHA-256 in hex
 
 _QUOTE, _TRADE, _BAR, _HEARTBEAT, _MODEL = (

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.sources.formats import PLACE
 from sep_stream.sources.table import TABLE_ROWS_MAX, Column, Table
-from sep_stream.sources.text import EXPECTED, YEAR_2200_US, Fault
+from sep_stream.sources.text import EXPECTED, Fault
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

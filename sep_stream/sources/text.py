@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sep_stream.market.bulk_avro import VarColumn
 from sep_stream.market.events import NULL
+from sep_stream.market.timeframes import YEAR_2200_US
 
 
 class Fault(IntEnum):
@@ -39,7 +40,6 @@ EXPECTED: Final[dict[Fault, str]] = {
 DIGITS_MAX: Final = 18
 DECIMALS_MAX: Final = 9
 """Of the wire, decimal(18,9)."""
-YEAR_2200_US: Final = 7_258_118_400_000_000
 # A count of seconds has 11 digits until the year 5138, one of milliseconds at least 12 from 1973 on, and so on by
 # three digits.
 _SECONDS_BELOW: Final = 10**11

@@ -19,6 +19,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
 from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
+from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
@@ -199,10 +200,11 @@ class ConvertStage:
         dead: list[Refused] = []
         for r in output.rejections:
             time_us = int(events.event_time[r.row]) if r.row >= 0 else NULL
+            sane_time = 0 <= time_us < YEAR_2200_US  # others have no place in a timestamp; the bytes tell them
             refused = Refused(
                 r.reason.name, REASON_TEXT[r.reason], r.offset, r.key, r.value,
                 self._instruments[r.instrument].symbol if r.instrument >= 0 else None,
-                None if time_us == NULL else time_us,
+                time_us if sane_time else None,
             )  # fmt: skip
             (late if r.reason == Reason.LATE else dead).append(refused)
         yield from rejected_records(self._schemas, self._topics.late, batch, late)

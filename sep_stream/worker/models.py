@@ -45,6 +45,11 @@ class LogModels:
         model = load_model(folder)
         if model.model_id != model_id:
             raise ModelError(f"{folder}: holds model {model.model_id}, expected {model_id}")
+        if model.parameters.deadband != self._settings.deadband:
+            raise ModelError(
+                f"model {model_id}: made for deadband {model.parameters.deadband}, "
+                f"this worker's setting is {self._settings.deadband}"
+            )
         return model
 
     def _manifest(self, model_id: str) -> dict[str, str]:

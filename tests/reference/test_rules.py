@@ -195,6 +195,13 @@ def test_a_jump_that_the_next_event_does_not_confirm_is_a_dead_letter(convert: C
     assert out.duplicates == []
 
 
+def test_a_repeat_of_a_held_jump_confirms_it(convert: Convert) -> None:
+    held = quote("20T12:00:00", sequence=3)
+    out = convert([quote("12:00:00", sequence=2), held, held])
+    assert names(out) == ["M1 12:00", "M5 12:00", "M15 12:00"]
+    assert (out.dead, out.duplicates) == ([], [])
+
+
 def test_seven_days_ahead_is_no_jump_and_a_microsecond_more_is(convert: Convert) -> None:
     out = convert([quote("12:00:00"), quote("09T12:00:00"), quote("09T12:00:00")])
     assert names(out) == ["M1 12:00", "M5 12:00", "M15 12:00"]
@@ -281,6 +288,19 @@ def test_sequences_are_counted_by_instrument_and_source(convert: Convert) -> Non
         ]
     )
     assert out.duplicates == []
+
+
+def test_only_an_accepted_event_takes_its_sequence_along(convert: Convert) -> None:
+    """Neither a late event nor a heartbeat that is ignored."""
+    out = convert(
+        [
+            quote("12:01:30", sequence=1),
+            quote("12:00:00", sequence=7),
+            heartbeat("12:01:30", sequence=9),
+            quote("12:01:30", sequence=6),
+        ]
+    )
+    assert (out.late, out.duplicates) == ([1], [])
 
 
 # prices, volume, spread

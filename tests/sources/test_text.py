@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sep_stream.market.bulk_avro import VarColumn
 from sep_stream.market.events import NULL
-from sep_stream.sources.text import YEAR_2200_US, Fault, parse_decimals, parse_times
+from sep_stream.market.timeframes import YEAR_2200_US
+from sep_stream.sources.text import Fault, parse_decimals, parse_times
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
