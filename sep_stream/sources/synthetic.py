@@ -30,6 +30,9 @@ _FIRST_PRICE: Final = {
     "USD/JPY": "147.000",
     "AUD/USD": "0.66000",
     "USD/CAD": "1.35000",
+    "NZD/USD": "0.61000",
+    "USD/CHF": "0.88000",
+    "EUR/JPY": "161.000",
 }
 
 

@@ -57,6 +57,10 @@ def test_making_them_again_makes_none(make_settings: MakeSettings, prefix: str) 
 def test_only_what_is_missing_is_made(make_settings: MakeSettings, admin: AdminClient, prefix: str) -> None:
     settings = make_settings(prefix, partitions=1)
     admin.delete_topics([prefix + "gaps"])[prefix + "gaps"].result(10)
+    deadline_s = time.monotonic() + 10
+    while prefix + "gaps" in admin.list_topics().topics:  # deleted is not yet gone
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
     assert topics.create(settings, TOPOLOGY) == [prefix + "gaps"]
 
 
