@@ -44,9 +44,8 @@ def demo(
     from sep_stream.runtime.topology import Topology
 
     instruments = Topology.load().instruments
-    played = (
-        market.from_files(instruments, files, str(instrument), assume_utc)
-        if files
-        else market.synthetic(instruments, seed, days)
-    )
-    story.tell(settings, played, keep)
+    if files:
+        played = market.from_files(instruments, files, str(instrument), assume_utc)
+        story.tell(settings, lambda: played, keep)
+    else:
+        story.tell(settings, lambda: market.synthetic(instruments, seed, days), keep)

@@ -8,21 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from sep_stream.convert import MarketDataConverter
 from sep_stream.demo.market import Market
+from sep_stream.demo.tally import SignalTally
 from sep_stream.errors import DependencyError
 from sep_stream.history import EventLog
 from sep_stream.market.avro import Schemas, load_schemas
@@ -32,7 +33,7 @@ from sep_stream.metrics import METRICS_VERSION
 from sep_stream.runtime import topics
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
-from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.log_reader import LogFollower, LogReader
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
@@ -46,10 +47,9 @@ from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.runner import STAGES
 
 PREFIX: Final = "demo."
-LIVE_STEPS: Final = 60
+LIVE_STEPS: Final = 20
 """The last distinct event times: published at a pace, to see how long a signal takes."""
-LIVE_STEP_S: Final = 0.03
-ROWS_SHOWN: Final = 12
+LIVE_STEP_S: Final = 0.08
 DAYS_SHOWN: Final = 3
 CAUGHT_UP_S_MAX: Final = 120.0
 WORKER_STOP_S_MAX: Final = 30.0
@@ -59,46 +59,22 @@ Take = Callable[[float], None]
 """Takes in the signals that come within so many seconds."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What came out, and how long the paced part took."""
-
-    signals: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    holds: Counter[str] = field(default_factory=Counter)
-    confirmed: int = 0
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    sent_s: dict[tuple[str, int], float] = field(default_factory=dict)
-    latency_ms: list[float] = field(default_factory=list)
-
-    def add(self, record: dict[str, Any], now_s: float) -> None:
-        passed = "passed" if record["gate_passed"] else "failed"
-        self.signals[f"{record['timeframe']} {passed}"] += 1
-        self.failed.update(json.loads(record["gate_failed"]))
-        if record["reason"]:
-            self.holds[f"{record['timeframe']} {record['reason']}"] += 1
-        self.confirmed += record["confirmed"]
-        if record["gate_passed"] or record["timeframe"] == "M15" or len(self.shown) < ROWS_SHOWN:
-            self.shown = [*self.shown, record][-ROWS_SHOWN:]
-        if record["timeframe"] == "M1":
-            sent_s = self.sent_s.pop((record["instrument"], int(record["available_at"].timestamp())), None)
-            if sent_s is not None:
-                self.latency_ms.append((now_s - sent_s) * 1000)
-
-
-def tell(settings: Settings, market: Market, keep: bool) -> None:
-    """Play the market on an embedded broker of its own, below the settings' data folder."""
-    console = Console(stderr=False)
-    console.print(f"[bold]{market.title}[/bold]")
+def tell(settings: Settings, make_market: Callable[[], Market], keep: bool) -> None:
+    """Play a market on an embedded broker of its own, below the settings' data folder."""
+    console = Console()
     topology, schemas = Topology.load(), load_schemas(resource("schemas") / "avro")
     folder = settings.data_dir.expanduser().absolute() / "demo"
     kafka = EmbeddedKafka(folder)
     kafka.stop()
     kafka.wipe()
     with ExitStack() as stack:
-        address = kafka.start(lambda message: console.print(f"· {message}"))
         if not keep:
             stack.callback(kafka.stop)
+        with ThreadPoolExecutor(1) as beside:
+            starting = beside.submit(kafka.start, lambda message: console.print(f"· {message}"))
+            market = make_market()
+            console.print(f"· {market.title}", style="bold")
+            address = starting.result()
         settings = settings.model_copy(
             update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
         )
@@ -154,11 +130,11 @@ def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Mark
         console.print(f"· published {cut:,} events of history, {cut / seconds:,.0f} a second")
         _model(settings, topology, schemas, market, console)
         follower = LogReader(settings).follow(settings.topic("signals"), dict.fromkeys(range(settings.partitions), 0))
-        tally = _Tally()
+        tally = SignalTally(schemas)
         with Live(_table(tally, market), console=console, refresh_per_second=4, transient=True) as live:
 
             def take(wait_s: float) -> None:
-                _take(follower, schemas, tally, live, market, wait_s)
+                _take(follower, tally, live, market, wait_s)
 
             paced = _paced_rows(market, cut)
             publisher.publish(market.events.take(slice(cut, paced)))
@@ -235,7 +211,7 @@ def _paced_rows(market: Market, cut: int) -> int:
     return int(np.searchsorted(market.events.event_time, times[-min(LIVE_STEPS, len(times))]))
 
 
-def _publish_at_a_pace(publisher: Publisher, market: Market, first: int, tally: _Tally, take: Take) -> None:
+def _publish_at_a_pace(publisher: Publisher, market: Market, first: int, tally: SignalTally, take: Take) -> None:
     """The events of one time together, then a pause in which signals are taken in."""
     times = market.events.event_time
     for start, stop in pairwise([*(first + np.unique(times[first:], return_index=True)[1]).tolist(), len(times)]):
@@ -248,7 +224,7 @@ def _publish_at_a_pace(publisher: Publisher, market: Market, first: int, tally: 
     publisher.flush()
 
 
-def _note_sent(publisher: Publisher, step: EventBatch, tally: _Tally, now_s: float) -> None:
+def _note_sent(publisher: Publisher, step: EventBatch, tally: SignalTally, now_s: float) -> None:
     """When the candles that close a minute were sent."""
     for symbol, time_us, duration_s in zip(
         publisher.symbols(step), step.event_time.tolist(), step.duration_s.tolist(), strict=True
@@ -269,40 +245,46 @@ def _until_caught_up(settings: Settings, take: Take) -> None:
     take(_POLL_S)
 
 
-def _take(follower: Any, schemas: Schemas, tally: _Tally, live: Live, market: Market, wait_s: float) -> None:
+def _take(follower: LogFollower, tally: SignalTally, live: Live, market: Market, wait_s: float) -> None:
     """Take in the signals that have come."""
     messages = follower.poll(wait_s)
-    now_s = time.monotonic()
-    for message in messages:
-        tally.add(schemas.decode(message.value())[1], now_s)
     if messages:
+        tally.add([message.value() for message in messages], time.monotonic())
         live.update(_table(tally, market))
 
 
-def _table(tally: _Tally, market: Market) -> Table:
+def _table(tally: SignalTally, market: Market) -> Table:
     title = "Signals" + (" of a SYNTHETIC market" if market.synthetic else "")
-    table = Table(title=f"{title} ({sum(tally.signals.values()):,})", title_justify="left")
-    for name in ("at", "instrument", "", "direction", "confidence", "gate", "confirmed", "rests on"):
-        table.add_column(name, no_wrap=name != "rests on")
+    table = Table(title=f"{title} ({sum(tally.signals.values()):,})", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("at (UTC)", "symbol", "", "side", "conf.", "gate", "rests on"):
+        table.add_column(name, no_wrap=name != "gate")
     for record in tally.shown:
         days = dict.fromkeys(
-            time.strftime("%Y-%m-%d", time.gmtime(match["anchor_time"])) for match in json.loads(record["matches"])
+            time.strftime("%m-%d", time.gmtime(match["anchor_time"])) for match in json.loads(record["matches"])
         )
-        failed = ", ".join(json.loads(record["gate_failed"]))
         table.add_row(
-            f"{record['available_at']:%Y-%m-%d %H:%M}",
+            f"{record['available_at']:%m-%d %H:%M}",
             record["instrument"],
             record["timeframe"],
-            record["direction"] + (f" ({record['reason']})" if record["reason"] else ""),
+            record["direction"],
             f"{record['confidence']:.3f}",
-            failed or "passed",
-            "yes" if record["confirmed"] else "",
+            _verdict(record),
             " ".join(list(days)[:DAYS_SHOWN]),
         )
     return table
 
 
-def _summary(settings: Settings, market: Market, tally: _Tally, console: Console, events_per_s: float) -> None:
+def _verdict(record: dict[str, Any]) -> str:
+    """What the gate says, or why there is no direction."""
+    if record["reason"]:
+        return f"no direction: {record['reason']}"
+    failed = json.loads(record["gate_failed"])
+    if failed:
+        return "failed: " + ", ".join(failed)
+    return "passed, confirmed" if record["confirmed"] else "passed"
+
+
+def _summary(settings: Settings, market: Market, tally: SignalTally, console: Console, events_per_s: float) -> None:
     reader = LogReader(settings)
     counts = {
         name: sum(reader.watermarks(settings.topic(name), p)[1] for p in range(settings.partitions))
@@ -315,9 +297,9 @@ def _summary(settings: Settings, market: Market, tally: _Tally, console: Console
         table.add_row(name, f"{count:,}")
     for name, count in sorted(tally.signals.items()):
         table.add_row(f"signals {name.split()[0]}, gate {name.split()[1]}", f"{count:,}")
-    for name, count in tally.failed.most_common():
+    for name, count in (+tally.failed).most_common():
         table.add_row(f"gate failed on {name}", f"{count:,}")
-    for name, count in sorted(tally.holds.items()):
+    for name, count in sorted((+tally.holds).items()):
         table.add_row(f"HOLD {name.split()[0]}, reason {name.split()[1]}", f"{count:,}")
     table.add_row("signals confirmed", f"{tally.confirmed:,}")
     table.add_row("events a second, through all stages", f"{events_per_s:,.0f}")

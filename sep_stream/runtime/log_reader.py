@@ -19,6 +19,8 @@ BATCH_RECORDS_MAX: Final = 50_000
 SILENCE_S_MAX: Final = 8.0
 """A read that brings nothing for this long before its end is an error."""
 REQUEST_TIMEOUT_S: Final = 6.0
+READER_GROUP: Final = "sep-stream-reader"
+"""Named because librdkafka wants one; nothing joins it or commits to it."""
 _POLL_S: Final = 0.25
 _RETRY_S: Final = 0.1
 
@@ -42,6 +44,7 @@ class LogReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._askers: dict[str, Consumer] = {}
 
     def partitions(self, topic: str) -> list[int]:
         found = self._ask(lambda consumer, left_s: consumer.list_topics(topic, left_s)).topics[topic]
@@ -64,23 +67,21 @@ class LogReader:
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The group's committed offsets by partition; partitions without one are left out."""
         tps = [TopicPartition(topic, p) for p in partitions]
-        found = self._ask(lambda consumer, left_s: consumer.committed(tps, left_s), **{"group.id": group})
+        found = self._ask(lambda consumer, left_s: consumer.committed(tps, left_s), group)
         return {tp.partition: tp.offset for tp in found if tp.offset != OFFSET_INVALID}
 
-    def _ask(self, request: Callable[[Consumer, float], Any], **extra: Any) -> Any:
+    def _ask(self, request: Callable[[Consumer, float], Any], group: str = READER_GROUP) -> Any:
         """The answer to a request, which takes a timeout; asked again while the broker says that it can't tell yet."""
         deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
-        consumer = self._consumer(**extra)
-        try:
-            while True:
-                try:
-                    return request(consumer, max(_RETRY_S, deadline_s - time.monotonic()))
-                except KafkaException as error:
-                    if not _is_passing(error.args[0]) or time.monotonic() > deadline_s:
-                        raise self._unavailable(error) from error
-                time.sleep(_RETRY_S)
-        finally:
-            consumer.close()
+        if group not in self._askers:
+            self._askers[group] = self._consumer(**{"group.id": group})
+        while True:
+            try:
+                return request(self._askers[group], max(_RETRY_S, deadline_s - time.monotonic()))
+            except KafkaException as error:
+                if not _is_passing(error.args[0]) or time.monotonic() > deadline_s:
+                    raise self._unavailable(error) from error
+            time.sleep(_RETRY_S)
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
         """The records with start <= offset < stop, in batches of bounded size.
@@ -138,7 +139,7 @@ class LogReader:
             librdkafka(
                 self._settings,
                 **{
-                    "group.id": "sep-stream-reader",
+                    "group.id": READER_GROUP,
                     "enable.auto.commit": False,
                     "auto.offset.reset": "error",
                     "isolation.level": "read_committed",

@@ -12,6 +12,8 @@ import numpy.typing as npt
 TILE_ROWS: Final = 1024
 """Rows whose dot products are taken together: one tile of 48 dimensions and its sums stay in the first-level cache."""
 
+_ROWS_PER_LOOK: Final = 64
+"""Rows that are passed over together when none of them reaches the bar."""
 _DIMENSIONS_PER_PASS: Final = 2
 _MARGIN: Final = 1e-5
 """A row is dropped unseen if its float32 score is this much below the bar; the score's own error is below 1e-6."""
@@ -92,28 +94,36 @@ def _search(
     it is in, and its best blocks so far, whose last sets the bar."""
     q = len(queries)
     dots = np.empty(TILE_ROWS, np.int32)
-    bar = np.full(q, np.float32(-np.inf))
-    block, block_row, block_cosine = np.full(q, -1, np.int64), np.zeros(q, np.int64), np.zeros(q)
+    bar, block_bar = np.full(q, np.float32(-np.inf)), np.full(q, np.float32(-np.inf))
+    block, block_end = np.full(q, -1, np.int64), np.zeros(q, np.int64)
+    block_row, block_cosine = np.zeros(q, np.int64), np.zeros(q)
     for tile in range(len(values)):
         base = tile * TILE_ROWS
+        tile_inverse = inverse[base : base + TILE_ROWS]
         for j in range(q):
             rows = min(TILE_ROWS, eligible[j] - base)
             if rows <= 0:
                 continue
             _dots(dots, values[tile], queries[j])
-            if not _any_above(dots, inverse[base : base + TILE_ROWS], bar[j]):
-                continue
-            for i in range(rows):
-                r = base + i
-                if np.float32(dots[i]) * inverse[r] < bar[j]:
+            for start in range(0, rows, _ROWS_PER_LOOK):
+                look = slice(start, start + _ROWS_PER_LOOK)
+                if not _any_above(dots[look], tile_inverse[look], bar[j]):
                     continue
-                c = _cosine(dots[i], norm[r], query_norm[j])
-                if r // block_rows != block[j]:
-                    _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
-                    bar[j] = _bar(cosine[j], count[j], k, query_norm[j])
-                    block[j], block_row[j], block_cosine[j] = r // block_rows, r, c
-                elif c >= block_cosine[j]:
-                    block_row[j], block_cosine[j] = r, c
+                for i in range(start, min(start + _ROWS_PER_LOOK, rows)):
+                    r, score = base + i, np.float32(dots[i]) * tile_inverse[i]
+                    same_block = r < block_end[j]
+                    if score < bar[j] or (same_block and score < block_bar[j]):
+                        continue
+                    c = _cosine(dots[i], norm[r], query_norm[j])
+                    if not same_block:
+                        _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
+                        if count[j] == k:
+                            bar[j] = _bar(cosine[j, k - 1], query_norm[j])
+                        block[j] = r // block_rows
+                        block_end[j] = (block[j] + 1) * block_rows
+                    elif c < block_cosine[j]:
+                        continue
+                    block_row[j], block_cosine[j], block_bar[j] = r, c, _bar(c, query_norm[j])
     for j in range(q):
         _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
 
@@ -131,7 +141,7 @@ def _dots(dots: Any, tile: Any, query: Any) -> None:
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _any_above(dots: Any, inverse: Any, bar: Any) -> Any:
     above = np.int32(0)
-    for i in range(TILE_ROWS):
+    for i in range(_ROWS_PER_LOOK):
         above |= np.int32(np.float32(dots[i]) * inverse[i] >= bar)
     return above > 0
 
@@ -156,8 +166,6 @@ def _enter(r: int, c: float, block: int, k: int, row: Any, cosine: Any, count: A
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _bar(cosine: Any, count: int, k: int, query_norm: int) -> Any:
-    """The float32 score below which a row cannot enter."""
-    if count < k:
-        return np.float32(-np.inf)
-    return np.float32((cosine[k - 1] - _MARGIN) * np.sqrt(np.float64(query_norm)))
+def _bar(cosine: float, query_norm: int) -> Any:
+    """The float32 score below which a row's cosine is certainly less than this one."""
+    return np.float32((cosine - _MARGIN) * np.sqrt(np.float64(query_norm)))

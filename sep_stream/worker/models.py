@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from typing import Final
@@ -27,11 +28,11 @@ class LogModels:
         self._reader = LogReader(settings)
         self._loaded: OrderedDict[str, Model] = OrderedDict()
 
-    def get(self, model_id: str) -> Model:
+    async def get(self, model_id: str) -> Model:
         """The model with this id; ModelError if its manifest does not arrive in time or its artefact is not sound."""
         model = self._loaded.get(model_id)
         if model is None:
-            model = self._loaded[model_id] = self._load(model_id)
+            model = self._loaded[model_id] = await asyncio.to_thread(self._load, model_id)
             if len(self._loaded) > MODELS_LOADED_MAX:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(model_id)

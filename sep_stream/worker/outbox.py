@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -18,8 +17,7 @@ DELIVERY_TIMEOUT_MS: Final = 60_000
 """A send that is not acknowledged by then ends the process: its input stays uncommitted."""
 LINGER_MS: Final = 1
 """Long enough to fill batches under load, short against a hop's latency."""
-_POLL_S: Final = 0.1
-_FULL_QUEUE_WAIT_S: Final = 0.005
+_REPORT_INTERVAL_S: Final = 0.002
 
 
 class Outgoing(NamedTuple):
@@ -35,39 +33,33 @@ class Outgoing(NamedTuple):
 
 @dataclass(slots=True)
 class Delivery:
-    """The records of one batch on their way.
+    """The records of one batch on their way. future: done once the broker has acknowledged all of them."""
 
-    `sent` and `closed` are written by the loop's thread, `acknowledged` by the polling one; each looks at the other's
-    after it has written its own, so that at least one of them sees the end.
-    """
-
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
     sent: int = 0
     acknowledged: int = 0
     closed: bool = False
 
     def on_report(self, error: KafkaError | None, message: Any) -> None:
-        """Called by the polling thread for each record."""
+        """Called for each record, by `poll` on the loop's thread."""
         if error is not None:
-            failure = DependencyError(
-                f"{message.topic()}/{message.partition()}: the broker did not take a record: {error.str()}; "
-                "its input is not committed and will be handled again"
+            self._fail(
+                DependencyError(
+                    f"{message.topic()}/{message.partition()}: the broker did not take a record: {error.str()}; "
+                    "its input is not committed and will be handled again"
+                )
             )
-            self.loop.call_soon_threadsafe(self._fail, failure)
             return
         self.acknowledged += 1
-        if self.closed and self.acknowledged == self.sent:
-            self.loop.call_soon_threadsafe(self._succeed)
+        self._succeed_if_complete()
 
     def close(self) -> None:
         """No more records follow."""
         self.closed = True
-        if self.acknowledged == self.sent:
-            self._succeed()
+        self._succeed_if_complete()
 
-    def _succeed(self) -> None:
-        if not self.future.done():
+    def _succeed_if_complete(self) -> None:
+        if self.closed and self.acknowledged == self.sent and not self.future.done():
             self.future.set_result(None)
 
     def _fail(self, failure: Exception) -> None:
@@ -78,7 +70,8 @@ class Delivery:
 class Outbox:
     """An idempotent producer, `acks=all`, whose sends are awaited batch by batch.
 
-    librdkafka rather than Faust's own producer: ten times the records per second on one core.
+    librdkafka rather than Faust's own producer: ten times the records per second on one core. Its reports are polled
+    on the event loop: a thread of its own would fight with the stages for the interpreter, record by record.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -95,18 +88,16 @@ class Outbox:
                 "message.max.bytes": 4 * 1024 * 1024,
             }
         )
-        self._stop = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="outbox", daemon=True)
-        self._poller.start()
+        self._reports: asyncio.Task[None] | None = None
 
-    def _poll(self) -> None:
-        while not self._stop.is_set():
-            self._producer.poll(_POLL_S)
+    async def _take_reports(self) -> None:
+        while len(self._producer):
+            self._producer.poll(0)
+            await asyncio.sleep(_REPORT_INTERVAL_S)
 
     async def send(self, records: Iterable[Outgoing]) -> Delivery:
         """Hand records to the producer, waiting while its queue is full; await `.future` for the broker's word."""
-        loop = asyncio.get_running_loop()
-        delivery = Delivery(loop, loop.create_future())
+        delivery = Delivery(asyncio.get_running_loop().create_future())
         produce, on_report = self._producer.produce, delivery.on_report
         for record in records:
             while True:
@@ -122,11 +113,14 @@ class Outbox:
                     )
                     break
                 except BufferError:
-                    await asyncio.sleep(_FULL_QUEUE_WAIT_S)
+                    self._producer.poll(0)
+                    await asyncio.sleep(_REPORT_INTERVAL_S)
                 except KafkaException as error:
                     raise DependencyError(f"{record.topic}: cannot send: {error.args[0].str()}") from error
             delivery.sent += 1
         delivery.close()
+        if self._reports is None or self._reports.done():
+            self._reports = asyncio.create_task(self._take_reports())
         return delivery
 
     def broker_answers(self, timeout_s: float) -> bool:
@@ -135,7 +129,3 @@ class Outbox:
         except KafkaException:
             return False
         return True
-
-    def close(self) -> None:
-        self._stop.set()
-        self._poller.join()

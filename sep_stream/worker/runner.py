@@ -112,9 +112,9 @@ class Worker:
             for task in (counting, *ends):
                 task.cancel()
             log.info("worker ends", **self.counters.counts)
-        await self._stop(apps, outbox)
+        await self._stop(apps)
 
-    async def _stop(self, apps: Sequence[BatchApp], outbox: Outbox) -> None:
+    async def _stop(self, apps: Sequence[BatchApp]) -> None:
         """Commit what is done and leave the groups; only after an orderly end."""
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
@@ -122,7 +122,6 @@ class Worker:
                     await app.stop()
         except TimeoutError:
             log.warning("worker did not stop in time; what was not committed will be handled again")
-        outbox.close()
 
     def fail(self, error: BaseException) -> None:
         """The first error ends the worker."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -22,9 +24,12 @@ from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch
 
+RECORDS_FOR_A_THREAD: Final = 64
+"""From here on the search runs beside the other stages; for fewer, waiting for the interpreter would take longer."""
+
 
 class ModelSource(Protocol):
-    def get(self, model_id: str) -> Model:
+    async def get(self, model_id: str) -> Model:
         """The model, once its manifest has arrived; ModelError if it does not within the time it may take."""
 
 
@@ -58,7 +63,7 @@ class ScoreStage:
         self._metrics, self._signal, self._pattern = (
             BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern")
         )
-        self._cache = ScoreCache()
+        self._caches: dict[int, ScoreCache] = defaultdict(ScoreCache)
 
     async def process(self, batch: Batch) -> Processed:
         decoded = self._metrics.decode(batch.values)
@@ -67,8 +72,7 @@ class ScoreStage:
         rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
         metrics = wire.take(decoded.columns, rows)
         records, ids = wire.metric_records(metrics, self._params, self._symbols)
-        models = {model_id: await asyncio.to_thread(self._models.get, model_id) for model_id in ids}
-        signals = score_records(records, [models[i] for i in ids], self._instruments.symbols, self._params, self._cache)
+        signals = await self._score(batch.partition, records, [await self._models.get(model_id) for model_id in ids])
         self._counters.add("signals", len(signals))
         self._counters.add("windows_without_model", len(rows) - len(signals))
         self._counters.add("dead_metrics", len(refused))
@@ -78,6 +82,13 @@ class ScoreStage:
                 *rejected_records(self._schemas, self._topics.dead_letters, batch, refused),
             ]
         )
+
+    async def _score(self, partition: int, records: MetricRecords, models: list[Model]) -> Signals:
+        cache = self._caches[partition]
+        scoring = partial(score_records, records, models, self._instruments.symbols, self._params, cache)
+        if len(records) < RECORDS_FOR_A_THREAD:
+            return scoring()
+        return await asyncio.to_thread(scoring)
 
     def _records(
         self,

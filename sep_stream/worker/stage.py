@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -55,53 +56,51 @@ class Counters:
 class BatchAgent:
     """Runs a stage over its topic: sends what it gives, acknowledges in order, and fails loudly.
 
-    fail: called with the first error; the process is expected to end without acknowledging anything further.
+    The batches of a partition are processed and sent one after the other; those of different partitions take turns
+    wherever the stage waits, for a thread or for room to send. fail: called with each error; the process is expected
+    to end. Nothing of the partition is processed or acknowledged after it.
     """
 
     def __init__(self, app: BatchApp, stage: Stage, outbox: Outbox, fail: Callable[[BaseException], None]) -> None:
         self._app, self._stage, self._outbox, self._fail = app, stage, outbox, fail
         self._room = asyncio.Semaphore(IN_FLIGHT_BATCHES_MAX)
+        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._last: dict[int, asyncio.Task[None]] = {}
+        self._broken = False
 
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
+            await self._room.acquire()
+            partition = event.message.value.partition
+            task = asyncio.create_task(self._handle(event.message, self._last.get(partition)))
+            self._last[partition] = task
+            task.add_done_callback(self._finished)
+
+    async def _handle(self, message: Any, previous: asyncio.Task[None] | None) -> None:
+        async with self._turns[message.value.partition]:
             try:
-                await self._handle(event.message)
-            except BaseException as error:
-                self._fail(error)
+                processed = await self._process(message.value)
+                if processed is None:
+                    return
+                reach(f"{self._stage.name}.before_send")
+                delivery = await self._outbox.send(processed.outputs)
+            except BaseException:
+                self._broken = True
                 raise
-
-    async def _handle(self, message: Any) -> None:
-        batch: Batch = message.value
-        if not self._app.is_current(batch):
-            return
-        processed = await self._stage.process(batch)
-        if processed is None:
-            return
-        await self._room.acquire()
-        reach(f"{self._stage.name}.before_send")
-        delivery = await self._outbox.send(processed.outputs)
-        previous = self._last.get(batch.partition)
-        finish = asyncio.create_task(self._finish(message, delivery.future, previous, processed.snapshot))
-        self._last[batch.partition] = finish
-        finish.add_done_callback(self._finished)
-
-    async def _finish(
-        self,
-        message: Any,
-        delivered: asyncio.Future[None],
-        previous: asyncio.Task[None] | None,
-        snapshot: Outgoing | None,
-    ) -> None:
-        await delivered
+        await delivery.future
         reach(f"{self._stage.name}.after_send")
         if previous is not None:
             await previous
-        if snapshot is not None:
+        if processed.snapshot is not None:
             reach(f"{self._stage.name}.before_snapshot")
-            await (await self._outbox.send([snapshot])).future
+            await (await self._outbox.send([processed.snapshot])).future
             reach(f"{self._stage.name}.after_snapshot")
         self._app.consumer.acknowledge(message)
+
+    async def _process(self, batch: Batch) -> Processed | None:
+        if self._broken or not self._app.is_current(batch):
+            return None
+        return await self._stage.process(batch)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._room.release()

@@ -148,6 +148,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
+        _keep_raw(consumer)
         fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         return {TP(*tp): self._wrapped(TP(*tp), records) for tp, records in fetched.items() if records}
 
@@ -158,6 +159,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         number = self._numbers[tp]
         self._numbers[tp] += 1
         return [Batch(tp.topic, tp.partition, records, records[-1].offset + 1, self.epochs[tp], number)]
+
+
+def _keep_raw(consumer: Any) -> None:
+    """Let what has been fetched be handed out as it was parsed: aiokafka's copy of each record costs as much again."""
+    for result in consumer._fetcher._records.values():
+        records = getattr(result, "_partition_records", None)  # a fetch error has none
+        if records is not None:
+            records._consumer_record = _as_parsed
+
+
+def _as_parsed(_: TP, record: Any) -> Any:
+    return record
 
 
 class _Consumer(driver.Consumer):
