@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sep_stream.runtime.settings import Settings
-
-_silent = logging.getLogger("sep_stream.librdkafka")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
 
 
 def resolve_brokers(settings: Settings) -> str:
@@ -26,7 +21,7 @@ def librdkafka(settings: Settings, **extra: Any) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap.servers": resolve_brokers(settings),
         "client.id": "sep-stream",
-        "logger": _silent,
+        "log_level": 0,
         "topic.metadata.refresh.fast.interval.ms": 100,
         "reconnect.backoff.max.ms": 1_000,
     }

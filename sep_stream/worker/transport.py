@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import faust
 import faust.app.base
+import faust.tables
 import numpy as np
 import numpy.typing as npt
 from faust.events import Event
@@ -254,6 +255,14 @@ class _BootStrategy(faust.app.base.BootStrategy):
     enable_web = False  # its table page would serve data on all interfaces
 
 
+class _TableManager(faust.tables.TableManager):
+    async def on_start(self) -> None:
+        """At once: the stock manager first waits a second for tables to be declared, and there are none."""
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
 class BatchApp(faust.App):
     """A Faust app whose `batch_topic`s arrive as batches. stage: names it in failpoints and logs."""
 
@@ -262,7 +271,7 @@ class BatchApp(faust.App):
     def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
         self.stage = stage
         self.batch_topics: set[str] = set()
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, TableManager=_TableManager, **kwargs)
 
     def _create_directories(self) -> None:
         """None: there are no tables to keep in them."""

@@ -291,7 +291,7 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
         "confirmed": signals.confirmed,
         "m5_signal_id": _text(signals.m5_signal_id),
         "m15_signal_id": _text(signals.m15_signal_id),
-        "matches": _text([_matches(signals, k) for k in range(len(rows))]),
+        "matches": _text(_matches(signals)),
         "model_id": VarColumn.from_codes(signals.model.astype(np.int32), [m.encode() for m in model_ids]),
         "metrics_version": VarColumn.from_codes(np.zeros(len(rows), np.int32), [version.encode()]),
     }
@@ -313,19 +313,17 @@ def _gate_failed(gate: npt.NDArray[np.uint8]) -> VarColumn:
     return VarColumn.from_codes(gate.astype(np.int32), table)
 
 
-def _matches(signals: Signals, k: int) -> str:
-    """The best matches of signal k as canonical JSON."""
-    return json.dumps(
-        [
-            {"row": row, "anchor_time": anchor, "cosine": cosine, "outcome": outcome}
-            for row, anchor, cosine, outcome in zip(
-                signals.match_row[k].tolist(),
-                signals.match_anchor_time_s[k].tolist(),
-                signals.match_cosine[k].tolist(),
-                signals.match_outcome[k].tolist(),
-                strict=True,
-            )
-            if row >= 0
-        ],
-        separators=(",", ":"),
-    )
+def _matches(signals: Signals) -> list[str]:
+    """The best matches of each signal as canonical JSON."""
+    to_json = json.JSONEncoder(separators=(",", ":")).encode
+    columns = (signals.match_row, signals.match_anchor_time_s, signals.match_cosine, signals.match_outcome)
+    return [
+        to_json(
+            [
+                {"row": row, "anchor_time": anchor, "cosine": cosine, "outcome": outcome}
+                for row, anchor, cosine, outcome in zip(*matches, strict=True)
+                if row >= 0
+            ]
+        )
+        for matches in zip(*(column.tolist() for column in columns), strict=True)
+    ]
