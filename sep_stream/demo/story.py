@@ -144,7 +144,8 @@ def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Mark
             _publish_at_a_pace(publisher, market, paced, tally, take)
             _until_caught_up(settings, take)
         follower.close()
-    console.print(_table(tally, market))
+    if tally.shown:
+        console.print(_table(tally, market))
     _summary(settings, market, tally, console, paced / (caught_up_s - begun_s))
 
 
@@ -257,7 +258,7 @@ def _table(tally: SignalTally, market: Market) -> Table:
     title = "Signals" + (" of a SYNTHETIC market" if market.synthetic else "")
     table = Table(title=f"{title} ({sum(tally.signals.values()):,})", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("at (UTC)", "symbol", "", "side", "conf.", "gate", "rests on"):
-        table.add_column(name, no_wrap=name != "gate")
+        table.add_column(name, no_wrap=name != "gate", overflow="fold")
     for record in tally.shown:
         days = dict.fromkeys(
             time.strftime("%m-%d", time.gmtime(match["anchor_time"])) for match in json.loads(record["matches"])

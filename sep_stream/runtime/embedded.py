@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 
 from sep_stream.errors import DependencyError
-from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, kafka_runtime
+from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, aot_cache_file, kafka_runtime
 
 HOST: Final = "127.0.0.1"
 START_S_MAX: Final = 60.0
@@ -29,15 +31,9 @@ LOCK_S_MAX: Final = 120.0
 LOG_TAIL_LINES: Final = 15
 YEAR_MINUTES: Final = 525_600
 _POLL_S: Final = 0.1
-_JVM_FLAGS: Final = (
-    "-Xms64m",
-    "-Xmx256m",
-    "-XX:+UseSerialGC",
-    "-XX:MaxDirectMemorySize=128m",
-    "-XX:TieredStopAtLevel=1",
-    "-Duser.timezone=UTC",
-)
-"""A small heap, and the quick compiler alone: a second sooner up, and fast enough for one machine."""
+_JVM_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""The quick compiler alone: a second sooner up, and fast enough for one machine."""
+_BROKER_FLAGS: Final = ("-Xms64m", "-Xmx256m", "-XX:MaxDirectMemorySize=128m", "-Duser.timezone=UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,15 @@ class EmbeddedKafka:
             process.kill()
             process.wait(STOP_S_MAX)
         self._state_file.unlink(missing_ok=True)
+        self._share_aot_cache()
         return True
+
+    def _share_aot_cache(self) -> None:
+        """Keep what the broker wrote when it ended for the next ones; it is worth no error."""
+        with contextlib.suppress(OSError):
+            draft = aot_cache_file().with_suffix(f".{os.getpid()}")
+            shutil.move(self._own_aot_cache, draft)
+            draft.replace(aot_cache_file())
 
     def wipe(self) -> None:
         """Delete the broker's folder; it must not run."""
@@ -121,6 +125,10 @@ class EmbeddedKafka:
         return _address(record)
 
     @property
+    def _own_aot_cache(self) -> Path:
+        return self._folder / "kafka.aot"
+
+    @property
     def _state_file(self) -> Path:
         return self._folder / "broker.json"
 
@@ -143,10 +151,15 @@ class EmbeddedKafka:
             self._java(runtime, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config))
         logging = self._folder / "log4j2.properties"
         logging.write_text(_LOG4J)
+        aot_flag = (
+            f"-XX:AOTCache={runtime.aot_cache}"
+            if runtime.aot_cache.exists()
+            else f"-XX:AOTCacheOutput={self._own_aot_cache}"
+        )
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [runtime.java, *_JVM_FLAGS, f"-Dlog4j2.configurationFile={logging}", "-cp", runtime.class_path,
-                 "kafka.Kafka", str(config)],
+                [runtime.java, *_JVM_FLAGS, *_BROKER_FLAGS, aot_flag, f"-Dlog4j2.configurationFile={logging}",
+                 "-cp", runtime.class_path, "kafka.Kafka", str(config)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
             )  # fmt: skip
         record = _Record(process.pid, psutil.Process(process.pid).create_time(), port, KAFKA_VERSION)
@@ -167,7 +180,7 @@ class EmbeddedKafka:
 
     def _java(self, runtime: JavaRuntime, *command: str) -> None:
         done = subprocess.run(
-            [runtime.java, "-XX:TieredStopAtLevel=1", "-cp", runtime.class_path, *command],
+            [runtime.java, *_JVM_FLAGS, f"-XX:AOTCache={runtime.aot_cache}", "-cp", runtime.class_path, *command],
             capture_output=True, text=True, timeout=START_S_MAX, check=False,
         )  # fmt: skip
         if done.returncode:

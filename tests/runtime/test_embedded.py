@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,21 @@ def test_stopping_ends_its_own_process_only(kafka: EmbeddedKafka, sleeper: subpr
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert sleeper.poll() is None
     assert not kafka.stop()
+
+
+@pytest.mark.integration
+def test_a_broker_that_ends_leaves_its_classes_for_a_quicker_start(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "kafka.aot"
+    runtime = replace(embedded.kafka_runtime(quiet), aot_cache=shared)
+    monkeypatch.setattr(embedded, "kafka_runtime", lambda progress: runtime)
+    monkeypatch.setattr(embedded, "aot_cache_file", lambda: shared)
+    kafka.start(quiet)
+    kafka.stop()
+    assert shared.stat().st_size > 10_000_000
+    kafka.start(quiet)
+    assert f"-XX:AOTCache={shared}" in psutil.Process(kafka.status().pid).cmdline()
 
 
 @pytest.mark.integration
