@@ -130,13 +130,11 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
       sep-stream model activate 3f2a
     """
     from sep_stream.market.avro import load_schemas
-    from sep_stream.metrics import METRICS_VERSION
-    from sep_stream.runtime.kafka_config import librdkafka
     from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topics import check
     from sep_stream.runtime.topology import Topology
     from sep_stream.sources.activation import activate as publish
-    from sep_stream.stores.model_store import load_model, manifest_sha256
+    from sep_stream.stores.model_store import load_model
 
     manifest = _find(settings, model_id)
     load_model(manifest.folder)  # what is damaged is not put in force
@@ -145,20 +143,8 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     symbols = [topology.instruments[topology.instruments.position(name)].symbol for name in instruments] or sorted(
         {library.symbol for library in manifest.libraries}
     )
-    publish(
-        librdkafka(settings),
-        load_schemas(resource("schemas") / "avro"),
-        {name: settings.topic(name) for name in ("models", "market.events")},
-        settings.partitions,
-        {
-            "model_id": manifest.model_id,
-            "metrics_version": METRICS_VERSION,
-            "location": manifest.folder.name,
-            "manifest_sha256": manifest_sha256(manifest.folder),
-        },
-        symbols,
-        parse_time(at) if at else manifest.training_cut_s,
-    )
+    from_s = parse_time(at) if at else manifest.training_cut_s
+    publish(settings, load_schemas(resource("schemas") / "avro"), manifest.folder, manifest.model_id, symbols, from_s)
     click.echo(f"model {manifest.model_id} is in force for {', '.join(symbols)}")
 
 

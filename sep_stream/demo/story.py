@@ -29,7 +29,6 @@ from sep_stream.history import EventLog
 from sep_stream.market.avro import Schemas, load_schemas
 from sep_stream.market.events import EventBatch
 from sep_stream.market.timeframes import TIMEFRAMES, US_PER_S
-from sep_stream.metrics import METRICS_VERSION
 from sep_stream.runtime import topics
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
@@ -40,7 +39,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
-from sep_stream.stores.model_store import local_folder, manifest_sha256, save_model
+from sep_stream.stores.model_store import local_folder, save_model
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
 from sep_stream.worker.caught_up import CaughtUp
@@ -160,20 +159,8 @@ def _model(settings: Settings, topology: Topology, schemas: Schemas, market: Mar
         _explain_no_model(parameters, {key: len(bars) for key, bars in series.items()}, console)
         return
     folder = save_model(model, local_folder(settings.models_root()) / model.model_id)
-    activate(
-        librdkafka(settings),
-        schemas,
-        {name: settings.topic(name) for name in ("models", "market.events")},
-        settings.partitions,
-        {
-            "model_id": model.model_id,
-            "metrics_version": METRICS_VERSION,
-            "location": folder.name,
-            "manifest_sha256": manifest_sha256(folder),
-        },
-        sorted({library.symbol for library in model.libraries}),
-        market.cut_s,
-    )
+    symbols = sorted({library.symbol for library in model.libraries})
+    activate(settings, schemas, folder, model.model_id, symbols, market.cut_s)
     rows = sum(len(library) for library in model.libraries)
     console.print(f"· trained model {model.model_id[:12]}… on {rows:,} windows of history and put it in force")
     for (symbol, timeframe), count in blocks.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -11,6 +12,10 @@ from sep_stream.errors import DependencyError
 from sep_stream.market.avro import Schemas
 from sep_stream.market.partitioner import partition_for
 from sep_stream.market.timeframes import US_PER_S
+from sep_stream.metrics import METRICS_VERSION
+from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.settings import Settings
+from sep_stream.stores.model_store import manifest_sha256
 
 SOURCE: Final = "model"
 """The source named in MODEL events."""
@@ -18,32 +23,31 @@ FLUSH_S: Final = 15.0
 
 
 def activate(
-    kafka: Mapping[str, Any],
-    schemas: Schemas,
-    topics: Mapping[str, str],
-    partitions: int,
-    manifest: Mapping[str, str],
-    symbols: Iterable[str],
-    from_s: int,
+    settings: Settings, schemas: Schemas, folder: Path, model_id: str, symbols: Iterable[str], from_s: int
 ) -> None:
-    """Publish `manifest` (a ModelManifest record), and once that is acknowledged a MODEL event per instrument.
+    """Publish the manifest of the model that lies in `folder`, and once that is acknowledged a MODEL event for each
+    instrument, with the event time `from_s` (epoch seconds).
 
-    kafka: librdkafka's configuration · topics: full names by name · partitions: of market.events
-    from_s: event time of the markers, epoch seconds. Raises DependencyError if the broker does not take them.
+    Raises DependencyError if the broker does not take them.
     """
-    producer = Producer({**kafka, "enable.idempotence": True, "acks": "all"})
-    model_id = manifest["model_id"]
-    _send(producer, topics["models"], [(model_id, schemas.encode("model_manifest", dict(manifest)), -1, 0)])
+    producer = Producer(librdkafka(settings, **{"enable.idempotence": True, "acks": "all"}))
+    manifest = {
+        "model_id": model_id,
+        "metrics_version": METRICS_VERSION,
+        "location": folder.name,
+        "manifest_sha256": manifest_sha256(folder),
+    }
+    _send(producer, settings.topic("models"), [(model_id, schemas.encode("model_manifest", manifest), -1, 0)])
     markers = [
         (
             symbol,
             schemas.encode("market_event", _marker(symbol, model_id, from_s)),
-            partition_for(symbol.encode(), partitions),
+            partition_for(symbol.encode(), settings.partitions),
             from_s * 1000,
         )
         for symbol in symbols
     ]
-    _send(producer, topics["market.events"], markers)
+    _send(producer, settings.topic("market.events"), markers)
 
 
 def _marker(symbol: str, model_id: str, from_s: int) -> dict[str, Any]:

@@ -18,8 +18,6 @@ import numpy as np
 
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.events import EventBatch
-from sep_stream.metrics import METRICS_VERSION
-from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
@@ -27,7 +25,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.model import Model
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
-from sep_stream.stores.model_store import manifest_sha256, save_model
+from sep_stream.stores.model_store import save_model
 
 TOPOLOGY = Topology.load()
 SCHEMAS = load_schemas(resource("schemas") / "avro")
@@ -43,7 +41,7 @@ Records = dict[str, Counter[tuple[bytes, bytes]]]
 @cache
 def publisher(brokers: str, topic: str, partitions: int) -> Publisher:
     """One a topic: a new producer takes half a second to get its id."""
-    return Publisher({"bootstrap.servers": brokers}, SCHEMAS, TOPOLOGY.instruments, topic, partitions)
+    return Publisher({"bootstrap.servers": brokers, "log_level": 0}, SCHEMAS, TOPOLOGY.instruments, topic, partitions)
 
 
 def publish(settings: Settings, events: EventBatch) -> None:
@@ -55,20 +53,7 @@ def publish(settings: Settings, events: EventBatch) -> None:
 
 def put_in_force(settings: Settings, model: Model, symbols: Sequence[str], from_s: int) -> None:
     folder = save_model(model, Path(settings.models_root()) / model.model_id)
-    activate(
-        librdkafka(settings),
-        SCHEMAS,
-        {name: settings.topic(name) for name in ("models", "market.events")},
-        settings.partitions,
-        {
-            "model_id": model.model_id,
-            "metrics_version": METRICS_VERSION,
-            "location": folder.name,
-            "manifest_sha256": manifest_sha256(folder),
-        },
-        symbols,
-        from_s,
-    )
+    activate(settings, SCHEMAS, folder, model.model_id, symbols, from_s)
 
 
 @contextmanager
