@@ -108,10 +108,10 @@ def test_broken_toml_is_told_with_its_file() -> None:
         Instruments.from_toml("[[instrument]\n", "some.toml")
 
 
-def test_the_declared_instruments_are_five_pairs_and_two_futures() -> None:
+def test_the_declared_instruments_are_eight_pairs_and_two_futures() -> None:
     instruments = Topology.load().instruments
     kinds = [(i.asset_class, i.price_kind) for i in instruments]
-    assert kinds == [("forex", "quote")] * 5 + [("commodity_future", "trade"), ("equity_future", "trade")]
+    assert kinds == [("forex", "quote")] * 8 + [("commodity_future", "trade"), ("equity_future", "trade")]
     assert instruments.symbols[:5] == ("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD", "USD/CAD")
 
 
