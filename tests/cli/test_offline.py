@@ -93,6 +93,18 @@ def test_metrics_are_those_of_the_engine_with_outcomes_where_known(tmp_path: Pat
     }  # fmt: skip
 
 
+def test_two_longer_bars_around_a_silence_both_complete_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"history": 12, "forward": 8, "samples": 4}.items():
+        monkeypatch.setenv(f"SEP_{name.upper()}", str(value))
+    minutes = [*range(0, 95, 5), 98, 104, 111]  # a candle in each five minutes, then 12:03 and 12:09 alike
+    path = tmp_path / "c.csv"
+    path.write_text("time,open,high,low,close\n" + "".join(f"{T0 + 60 * m},1.1,1.1,1.1,1.1\n" for m in minutes))
+    found = rows(run("metrics", path, "--instrument", "EUR/USD", "--timeframe", "M5"))
+    assert [row["available_at"] for row in found] == [iso(T0 + 60 * 100), iso(T0 + 60 * 105)]
+
+
 def test_engines_print_the_same(tmp_path: Path) -> None:
     path = candles(tmp_path / "c.csv", points(180))
     one, other = (run("metrics", path, "--instrument", "EUR/USD", "--engine", e) for e in ("cpu", "reference"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,20 @@ def test_a_snapshot_fits_instruments_in_another_order() -> None:
 def test_parameters_outside_the_contract_are_told(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         ConvertParameters(**wrong)
+
+
+def test_two_longer_bars_around_a_silence_both_complete_a_window() -> None:
+    """M1 bars at 12:03 and then 12:09 only: the M5 bars of 12:00 and 12:05 each end a window of their own."""
+    needed = SHORT.history + SHORT.forward
+    five_minutes_us, noon_us = 300_000_000, time_us("2024-01-02T12:00:00Z")
+    times = [noon_us - k * five_minutes_us for k in range(needed - 1, 0, -1)]
+    times += [noon_us + minute * 60_000_000 for minute in (3, 9, 16)]
+    quotes = [
+        NOTHING | {"instrument": "EUR/USD", "kind": "QUOTE", "event_time": t, "source": "s"}
+        | {"bid": Decimal("1.1"), "ask": Decimal("1.1")}
+        for t in times
+    ]  # fmt: skip
+    for cuts in ((), range(1, len(quotes))):
+        out = by_package(quotes, DECLARED, SHORT, cuts)
+        ended = [w["available_at"] for _, w in out.windows if w["timeframe"] == "M5"]
+        assert ended == [noon_us // 10**6 + 300, noon_us // 10**6 + 600]

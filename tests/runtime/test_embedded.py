@@ -27,9 +27,11 @@ def quiet(message: str) -> None:
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker of this module's own, which its tests may kill."""
+    """A broker of this module's own, which its tests may kill. Its cluster id looks like a flag, as one in 64 does."""
     kafka = EmbeddedKafka(tmp_path_factory.mktemp("own") / "stack")
-    yield kafka
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "_cluster_id", lambda: "-" + 21 * "A")
+        yield kafka
     kafka.stop()
 
 
