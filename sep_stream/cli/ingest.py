@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sep_stream.cli._common import iso, progress, settings_options
+from sep_stream.cli._common import iso, parse_time, progress, settings_options
 from sep_stream.errors import SepError
 from sep_stream.market.timeframes import US_PER_S
 from sep_stream.runtime.settings import Settings
@@ -45,13 +45,16 @@ def ingest() -> None:
 
 @ingest.command(
     epilog="""\b
-Example:
-  sep-stream ingest january.csv february.csv --instrument GBP/USD"""
+Examples:
+  sep-stream ingest january.csv february.csv --instrument GBP/USD
+  sep-stream ingest january.csv --instrument GBP/USD --until 2024-01-20T00:00:00Z"""
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--instrument", required=True, help="Whose prices the files hold, e.g. EUR/USD.")
 @click.option("--format", type=click.Choice(FORMATS), help="Left out: told from the content.")
 @click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
+@click.option("--from", "start", metavar="TIME", help="Only events from this time on.")
+@click.option("--until", metavar="TIME", help="Only events before this time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @settings_options
 def files(
@@ -60,6 +63,8 @@ def files(
     instrument: str,
     format: str | None,
     assume_utc: bool,
+    start: str | None,
+    until: str | None,
     as_json: bool,
 ) -> None:
     """Publish candles or quotes of FILES: CSV, JSON or Parquet.
@@ -74,7 +79,26 @@ def files(
     instruments = Topology.load().instruments
     batches = read_files(files, instruments, instrument, format=format, assume_utc=assume_utc, note=progress)
     symbol = instruments[instruments.position(instrument)].symbol
-    _publish(settings, batches, f"{', '.join(map(str, files))} as {symbol}", as_json)
+    start_s, stop_s = (parse_time(text) if text else None for text in (start, until))
+    if start_s is not None and stop_s is not None and start_s >= stop_s:
+        raise click.UsageError(f"--from {start} does not lie before --until {until}")
+    _publish(settings, _between(batches, start_s, stop_s), f"{', '.join(map(str, files))} as {symbol}", as_json)
+
+
+def _between(
+    batches: Iterable[tuple[Path, EventBatch]], start_s: int | None, stop_s: int | None
+) -> Iterator[tuple[Path, EventBatch]]:
+    """The events with start <= event time < stop, epoch seconds; None is no bound."""
+    import numpy as np
+
+    for path, batch in batches:
+        wanted = np.ones(len(batch), np.bool_)
+        if start_s is not None:
+            wanted &= batch.event_time >= start_s * US_PER_S
+        if stop_s is not None:
+            wanted &= batch.event_time < stop_s * US_PER_S
+        if wanted.any():
+            yield path, batch.take(np.flatnonzero(wanted))
 
 
 @ingest.command(
@@ -164,6 +188,8 @@ def _publish(settings: Settings, batches: Iterable[tuple[Path | None, EventBatch
     }
     if as_json:
         click.echo(json.dumps(summary))
+    elif not places.events:
+        click.echo(f"{title}: no events to publish")
     else:
         click.echo(
             f"{title}: {summary['events']:,} events published, {summary['events_per_s']:,} a second, "

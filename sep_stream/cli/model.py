@@ -145,7 +145,7 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     )
     from_s = parse_time(at) if at else manifest.training_cut_s
     publish(settings, load_schemas(resource("schemas") / "avro"), manifest.folder, manifest.model_id, symbols, from_s)
-    click.echo(f"model {manifest.model_id} is in force for {', '.join(symbols)}")
+    click.echo(f"model {manifest.model_id} is in force for {', '.join(symbols)}, from the next event on")
 
 
 def _find(settings: Settings, model_id: str) -> ModelManifest:

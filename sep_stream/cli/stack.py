@@ -43,8 +43,9 @@ def down(settings: Settings, wipe: bool, yes: bool) -> None:
       sep-stream down
     """
     kafka = EmbeddedKafka(settings.data_dir)
-    if wipe and not yes:
-        click.confirm(f"Delete all data of the broker in {settings.data_dir}?", abort=True)
+    if wipe and not yes and not click.confirm(f"Delete all data of the broker in {settings.data_dir}?"):
+        click.echo("nothing is stopped or deleted")
+        return
     click.echo("Kafka stopped" if kafka.stop() else "nothing was running")
     if wipe:
         kafka.wipe()

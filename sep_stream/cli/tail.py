@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sep_stream.cli._common import parse_time, settings_options
+from sep_stream.cli._common import parse_time, progress, settings_options
 from sep_stream.errors import InputError
 from sep_stream.runtime.settings import Settings
 
@@ -95,14 +95,19 @@ def _until_end(reader: LogReader, topic: str, starts: Mapping[int, int]) -> Iter
 def _follow(reader: LogReader, topic: str, starts: Mapping[int, int]) -> Iterator[_Record]:
     follower = reader.follow(topic, starts)
     heard_s = time.monotonic()
+    waiting = False
     try:
         while True:
             for message in follower.poll(_POLL_S):
                 yield message.partition(), message.offset(), _text(message.key()), message.value()
                 heard_s = time.monotonic()
+                waiting = False
             if time.monotonic() - heard_s > SILENCE_S_MAX:
                 reader.partitions(topic)
                 heard_s = time.monotonic()
+                if not waiting:
+                    progress(f"{topic}: waiting for more records; Ctrl-C ends, and --until-end doesn't wait")
+                waiting = True
     finally:
         follower.close()
 

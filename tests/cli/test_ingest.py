@@ -24,6 +24,7 @@ from sep_stream.sources.synthetic import synthetic_candles, synthetic_quotes
 
 TOPOLOGY = Topology.load()
 T0 = 1_707_091_200  # 2024-02-05T00:00:00Z
+NOON = "2024-02-05T12:00:00Z"
 
 
 def run(settings: Settings, *args: object) -> Result:
@@ -73,6 +74,19 @@ def test_files_are_published_one_after_the_other(
     result = run(settings, second, first, "--instrument", "EUR/USD")
     assert "give files in time order" in str(result.exception)
     assert "nothing is published" in str(result.exception)
+
+
+@pytest.mark.integration
+def test_parts_of_a_file_by_time_make_the_whole(
+    tmp_path: Path, make_settings: Callable[..., Settings], prefix: str
+) -> None:
+    settings, path = make_settings(prefix), quotes(tmp_path / "q.csv", 100)
+    cut = "2024-02-05T00:00:40Z"
+    assert "40 events published" in run(settings, path, "--instrument", "EUR/USD", "--until", cut).stdout
+    assert "60 events published" in run(settings, path, "--instrument", "EUR/USD", "--from", cut).stdout
+    assert published(settings).sequence.tolist() == list(range(2, 102))  # the lines of the file
+    late = run(settings, path, "--instrument", "EUR/USD", "--from", "2024-02-06T00:00:00Z")
+    assert late.stdout.endswith("no events to publish\n")
 
 
 @pytest.mark.integration
@@ -135,6 +149,8 @@ def test_no_broker_is_told_within_ten_seconds_with_the_remedy(tmp_path: Path) ->
         (["none.csv", "--instrument", "EUR/USD"], "none.csv"),
         (["q.csv"], "Missing option '--instrument'"),
         (["q.csv", "--instrument", "EUR/USD", "--format", "xml"], "xml"),
+        (["q.csv", "--instrument", "EUR/USD", "--until", "2024-02-05"], "has no zone"),
+        (["q.csv", "--instrument", "EUR/USD", "--from", NOON, "--until", NOON], "does not lie before"),
         (["synthetic", "--kind", "ticks"], "ticks"),
         (["synthetic", "--days", "0"], "--days"),
     ],

@@ -149,6 +149,19 @@ def test_it_follows_what_comes(make_settings: Callable[..., Settings], prefix: s
     assert found[0] > 0
 
 
+@pytest.mark.integration
+def test_it_says_that_it_waits(
+    make_settings: Callable[..., Settings], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(prefix)
+    monkeypatch.setattr("sep_stream.cli.tail.SILENCE_S_MAX", 0.5)
+    sender = threading.Timer(2.5, lambda: send(settings, "bars", "bar", bar("EUR/USD", 0)))
+    sender.start()
+    result = tail(settings, "bars", "--json", "--count", 1)
+    sender.join()
+    assert result.stderr.count(f"{prefix}bars: waiting for more records") == 1
+
+
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
