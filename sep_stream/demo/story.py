@@ -78,36 +78,41 @@ def tell(settings: Settings, make_market: Callable[[], Market], keep: bool) -> N
             update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
         )
         topics.create(settings, topology)
-        stack.enter_context(_worker(settings, folder / "worker.log", console))
-        _play(settings, topology, schemas, market, console)
+        check_worker = stack.enter_context(_worker(settings, folder / "worker.log", console))
+        _play(settings, topology, schemas, market, console, check_worker)
+        check_worker()
     if keep:
         console.print(
             f"\nThe stack runs on at {address}. Look around:\n"
             f"  sep-stream tail signals --brokers {address} --prefix {PREFIX} --from beginning --count 5\n"
             f"  sep-stream status --data-dir {folder} --prefix {PREFIX}\n"
-            f"  sep-stream down --data-dir {folder} --wipe"
+            f"  sep-stream down --data-dir {folder} --wipe",
+            soft_wrap=True,
         )
     else:
         console.print(
             "\nTry next:\n  sep-stream demo --keep        leaves the stack running, to look around\n"
             "  sep-stream demo candles.csv --instrument EUR/USD        your own data\n"
-            "  sep-stream up && sep-stream worker        the same, step by step"
+            "  sep-stream up        the same, step by step: see the README"
         )
 
 
 @contextmanager
-def _worker(settings: Settings, log: Path, console: Console) -> Iterator[None]:
-    """A worker process of its own, stopped at the end."""
+def _worker(settings: Settings, log: Path, console: Console) -> Iterator[Callable[[], None]]:
+    """A worker process of its own, stopped at the end. Gives what raises DependencyError once it runs no more."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", "worker"],
             env={**os.environ, **settings.environment()}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
     console.print(f"· a worker runs, pid {process.pid}, log {log}")
-    try:
-        yield
+
+    def check() -> None:
         if process.poll() is not None:
             raise DependencyError(f"the worker ended with exit code {process.returncode}; see {log}")
+
+    try:
+        yield check
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -117,7 +122,14 @@ def _worker(settings: Settings, log: Path, console: Console) -> Iterator[None]:
             process.wait()
 
 
-def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Market, console: Console) -> None:
+def _play(
+    settings: Settings,
+    topology: Topology,
+    schemas: Schemas,
+    market: Market,
+    console: Console,
+    check_worker: Callable[[], None],
+) -> None:
     begun_s = time.monotonic()
     cut = market.history_rows
     with Publisher(
@@ -138,10 +150,10 @@ def _play(settings: Settings, topology: Topology, schemas: Schemas, market: Mark
             paced = _paced_rows(market, cut)
             publisher.publish(market.events.take(slice(cut, paced)))
             publisher.flush()
-            _until_caught_up(settings, take)
+            _until_caught_up(settings, take, check_worker)
             caught_up_s = time.monotonic()
             _publish_at_a_pace(publisher, market, paced, tally, take)
-            _until_caught_up(settings, take)
+            _until_caught_up(settings, take, check_worker)
         follower.close()
     if tally.shown:
         console.print(_table(tally, market))
@@ -221,13 +233,14 @@ def _note_sent(publisher: Publisher, step: EventBatch, tally: SignalTally, now_s
             tally.sent_s[symbol, time_us // US_PER_S + duration_s] = now_s
 
 
-def _until_caught_up(settings: Settings, take: Take) -> None:
+def _until_caught_up(settings: Settings, take: Take, check_worker: Callable[[], None]) -> None:
     names = {d.name: settings.topic(d.name) for d in Topology.load().topics}
     caught_up = CaughtUp(settings, STAGES, names)
     caught_up.mark_start()
     deadline_s = time.monotonic() + CAUGHT_UP_S_MAX
     for reached in caught_up.steps():
         take(_POLL_S)
+        check_worker()
         if not reached and time.monotonic() > deadline_s:
             raise DependencyError(f"the worker has not caught up within {CAUGHT_UP_S_MAX:.0f} s")
     take(_POLL_S)

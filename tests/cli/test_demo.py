@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from .commands import run
+from .commands import finish, run, start
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +95,16 @@ def test_too_few_quotes_for_a_model_say_how_many_bars_one_needs_and_the_stack_is
         assert len(bars.splitlines()) == 3
     finally:
         assert run("down", "--data-dir", demo, cwd=tmp_path)[0] == 0
+
+
+def test_a_worker_that_is_killed_is_told_at_once(tmp_path: Path) -> None:
+    process = start("demo", "--days", 8, cwd=tmp_path)
+    assert process.stdout is not None
+    pid = next(match[1] for line in process.stdout if (match := re.search(r"a worker runs, pid (\d+)", line)))
+    os.kill(int(pid), signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 1
+    assert err == f"sep-stream: the worker ended with exit code -9; see {tmp_path}/data/demo/worker.log\n"
 
 
 def test_files_need_an_instrument(tmp_path: Path) -> None:
