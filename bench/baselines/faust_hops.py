@@ -1,0 +1,55 @@
+"""Stock Faust agents in a row, per event: the first decodes with fastavro, each hands the value on.
+
+BROKER SCHEMA TOPIC HOP…: runs until it is killed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import faust
+
+BROKER, SCHEMA, TOPIC, *HOPS = sys.argv[1:]
+schema = fastavro.schema.load_schema(Path(SCHEMA))
+
+app = faust.App(
+    f"bench-{TOPIC}",
+    broker=f"kafka://{BROKER}",
+    store="memory://",
+    autodiscover=False,
+    topic_disable_leader=True,
+    topic_allow_declare=False,
+    consumer_auto_offset_reset="earliest",
+    producer_acks=-1,
+    producer_linger=0,
+    stream_buffer_maxsize=65_536,
+    stream_wait_empty=False,
+)
+
+
+def topic(name: str) -> Any:
+    return app.topic(name, value_serializer="raw", key_serializer="raw")
+
+
+def hop(source: str, target: str, decodes: bool) -> None:
+    out = topic(target)
+
+    async def hand_on(stream: Any) -> None:
+        async for event in stream.events():
+            if decodes:
+                fastavro.schemaless_reader(io.BytesIO(event.value[5:]), schema, None)
+            await out.send(key=event.key, value=event.value)
+
+    app.agent(topic(source), name=target)(hand_on)
+
+
+for k, (source, target) in enumerate(zip([TOPIC, *HOPS], HOPS, strict=False)):
+    hop(source, target, decodes=k == 0)
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["worker", "--without-web", "--loglevel", "error"]  # its web server would listen on all interfaces
+    app.main()

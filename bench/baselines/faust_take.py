@@ -1,0 +1,54 @@
+"""A stock Faust agent that takes events in hundreds, decodes each with fastavro and does nothing else.
+
+BROKER TOPIC GROUP SECONDS SCHEMA: reads for so long from its first events on, and prints events a second.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import faust
+
+BROKER, TOPIC, GROUP, SECONDS, SCHEMA = sys.argv[1:]
+TAKEN_MAX = 500
+WITHIN_S = 0.5
+schema = fastavro.schema.load_schema(Path(SCHEMA))
+
+app = faust.App(
+    f"bench-{GROUP}",
+    broker=f"kafka://{BROKER}",
+    store="memory://",
+    autodiscover=False,
+    topic_disable_leader=True,
+    topic_allow_declare=False,
+    consumer_auto_offset_reset="earliest",
+    consumer_max_fetch_size=8 * 1024 * 1024,
+    broker_max_poll_records=10_000,
+    stream_buffer_maxsize=65_536,
+    stream_wait_empty=False,
+)
+
+
+@app.agent(app.topic(TOPIC, value_serializer="raw", key_serializer="raw"))
+async def decode(stream: Any) -> None:
+    seen, begun_s = 0, 0.0
+    async for values in stream.take(TAKEN_MAX, within=WITHIN_S):
+        if not seen:
+            begun_s = time.perf_counter()
+        for value in values:
+            fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+        seen += len(values)
+        if time.perf_counter() - begun_s >= float(SECONDS):
+            print("events_per_s", seen / (time.perf_counter() - begun_s), file=sys.__stdout__, flush=True)
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["worker", "--without-web", "--loglevel", "error"]  # its web server would listen on all interfaces
+    app.main()
