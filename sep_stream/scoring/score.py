@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -78,7 +79,7 @@ def score(
     queries = quantise(paths, library.mu, library.sigma)
     nearest = nearest_blocks(library.tiles, queries, eligible, block_rows, matches)
     blocks = -(-eligible // block_rows)
-    p_up, expected_move, weight = _vote(nearest, library.outcome, matches)
+    p_up, expected_move, weight = _vote(nearest, library.outcome)
 
     reason = np.where(
         blocks < min_blocks, HoldReason.LIBRARY, np.where(weight == 0.0, HoldReason.WEIGHT, HoldReason.NONE)
@@ -100,21 +101,29 @@ def score(
 
 
 def _vote(
-    nearest: Nearest, outcome: npt.NDArray[np.int32], matches: int
+    nearest: Nearest, outcome: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """p_up, expected move and the sum of weights; sums in rank order, where a missing match adds +0.0."""
-    weight_sum, up_sum, move_sum = (np.zeros(len(nearest.row)) for _ in range(3))
-    for rank in range(matches):
-        rows = nearest.row[:, rank]
-        moves = np.zeros(len(rows))
-        moves[rows >= 0] = outcome[rows[rows >= 0]]
-        c = np.maximum(0.0, nearest.cosine[:, rank])
-        weight = c * c
-        weight_sum += weight
-        up_sum += weight * np.where(moves > 0, 1.0, np.where(moves < 0, 0.0, 0.5))
-        move_sum += weight * moves
-    expected = np.divide(move_sum, weight_sum, out=np.zeros(len(move_sum)), where=weight_sum != 0.0)
-    return (up_sum + 1.0) / (weight_sum + 2.0), expected, weight_sum
+    """p_up, expected move and the sum of weights of each query."""
+    p_up, expected, weight = (np.zeros(len(nearest.row)) for _ in range(3))
+    _count_votes(nearest.row, nearest.cosine, nearest.count, outcome, p_up, expected, weight)
+    return p_up, expected, weight
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _count_votes(row: Any, cosine: Any, count: Any, outcome: Any, p_up: Any, expected: Any, weight: Any) -> None:
+    """Sums in rank order. Compiled: as array operations the ranks cost more than the search of a small library."""
+    for j in range(len(row)):
+        weight_sum = up_sum = move_sum = 0.0
+        for rank in range(count[j]):
+            c = max(0.0, cosine[j, rank])
+            w = c * c
+            move = np.float64(outcome[row[j, rank]])
+            weight_sum += w
+            up_sum += w * (1.0 if move > 0.0 else 0.0 if move < 0.0 else 0.5)
+            move_sum += w * move
+        p_up[j] = (up_sum + 1.0) / (weight_sum + 2.0)
+        expected[j] = move_sum / weight_sum if weight_sum != 0.0 else 0.0
+        weight[j] = weight_sum
 
 
 def _named(columns: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:

@@ -20,12 +20,16 @@ PRINT_ASSEMBLY = """
 import numba as nb
 import numpy as np
 from sep_stream.metrics import WindowParams, compute_metrics, cpu_lanes, cpu_scalar
+from sep_stream.scoring import PathLibrary, score
+from sep_stream.scoring.score import _count_votes
 
 bits = np.arange(400, dtype=np.uint8) % 2
 points = np.arange(400, dtype=np.int32)
 compute_metrics(bits, points, np.arange(63, 330), WindowParams(), "cpu")
 compute_metrics(bits, points, [63, 100], WindowParams(), "cpu")
-for function in (cpu_lanes._segment, cpu_lanes._fill_hc, cpu_scalar._windows):
+path, time_s = np.ones((1, 3), np.float32), np.zeros(1, np.int64)
+score(PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32)), 1, path, time_s)
+for function in (cpu_lanes._segment, cpu_lanes._fill_hc, cpu_scalar._windows, _count_votes):
     assert function.signatures
     for assembly in function.inspect_asm().values():
         print(assembly)
@@ -51,7 +55,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return engine, control
 
 
-def test_the_engine_has_no_fused_multiply_add(assembly: tuple[str, str]) -> None:
+def test_engine_and_votes_have_no_fused_multiply_add(assembly: tuple[str, str]) -> None:
     engine, _ = assembly
     assert re.search(r"\bv?mul[ps]d\b|\bfmul\b", engine), "the hot loops' products are not in the assembly looked at"
     assert FUSED.findall(engine) == []
