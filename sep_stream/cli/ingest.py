@@ -172,10 +172,8 @@ def _publish(settings: Settings, batches: Iterable[tuple[Path | None, EventBatch
                 places.add(path, batch, publisher.acknowledged)
                 publisher.publish(batch)
     except SepError as error:
-        publisher.settle()
-        raise type(error)(f"{error}\n{places.told(publisher.acknowledged)}") from error
+        raise SepError(f"{error}\n{places.told(publisher.acknowledged)}") from error
     except KeyboardInterrupt:
-        publisher.settle()
         progress(places.told(publisher.acknowledged))
         raise
     seconds = time.monotonic() - begun_s

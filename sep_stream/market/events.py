@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sep_stream.errors import InputError
+
 NULL: Final = np.iinfo(np.int64).min
 """Stands for a missing value in an int64 column; outside decimal(18,9) and any sane time."""
 
@@ -84,6 +86,9 @@ REASON_TEXT: Final[dict[Reason, str]] = {
 }
 
 
+Integers = npt.NDArray[np.int64] | int
+"""A column, or one value for all rows."""
+
 _TABLES: Final = ("sources", "models", "keys", "values")
 """Fields of EventBatch that are not n-long arrays."""
 
@@ -127,6 +132,49 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.kind)
 
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        instrument: Integers,
+        event_time: npt.NDArray[np.int64],
+        source: str,
+        *,
+        bid: Integers = NULL,
+        ask: Integers = NULL,
+        price: Integers = NULL,
+        open: Integers = NULL,  # noqa: A002 - the field's name
+        high: Integers = NULL,
+        low: Integers = NULL,
+        close: Integers = NULL,
+        duration_s: Integers = NULL,
+        volume: Integers = NULL,
+        sequence: Integers = NULL,
+        offset: npt.NDArray[np.int64] | None = None,
+    ) -> EventBatch:
+        """Events of one kind and source, given as columns in the units of the fields; what is left out is missing.
+
+        A column is (n,) integers, or one for all. Offsets count from 0. Raises InputError that names a column which is
+        not of integers, or not as long as `event_time`.
+        """
+        n = len(event_time)
+        columns = {
+            "event_time": event_time, "bid": bid, "ask": ask, "price": price, "open": open, "high": high, "low": low,
+            "close": close, "duration_s": duration_s, "volume": volume, "sequence": sequence,
+            "offset": np.arange(n, dtype=np.int64) if offset is None else offset,
+        }  # fmt: skip
+        integers: dict[str, Any] = {name: _column(name, column, n) for name, column in columns.items()}
+        return cls(
+            **integers,
+            instrument=_column("instrument", instrument, n).astype(np.int16),
+            kind=np.full(n, kind, np.uint8),
+            source=np.zeros(n, np.int32),
+            model=np.full(n, -1, np.int32),
+            reason=np.zeros(n, np.uint8),
+            sources=(source,),
+            models=(),
+        )
+
     def take(self, rows: slice | npt.NDArray[np.intp]) -> EventBatch:
         """Some of the events. The original bytes are left behind."""
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
@@ -151,6 +199,13 @@ class EventBatch:
         return cls(
             **columns, source=np.concatenate(source), model=np.concatenate(model), sources=sources, models=models
         )
+
+
+def _column(name: str, column: Integers, n: int) -> npt.NDArray[np.int64]:
+    values = np.asarray(column)
+    if values.dtype.kind not in "iu" or values.shape not in ((), (n,)):
+        raise InputError(f"{name}: expected {n} integers, or one for all, got {values.dtype} of shape {values.shape}")
+    return np.full(n, values, np.int64)
 
 
 def _recoded(codes: npt.NDArray[np.int32], table: Sequence[str], new_table: Sequence[str]) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import TopicDeclaration, Topology
 
 REQUEST_TIMEOUT_S: Final = 6.0
+_RETRY_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,20 @@ def create(settings: Settings, topology: Topology) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise DependencyError(f"topic {name!r}: cannot be created: {error.args[0].str()}") from error
-    return [topic.topic for topic in missing]
+    names = [topic.topic for topic in missing]
+    _await_known(admin, settings, names)
+    return names
+
+
+def _await_known(admin: AdminClient, settings: Settings, names: Iterable[str]) -> None:
+    """Wait until the broker tells of these topics: it acknowledges them a moment before."""
+    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+    while unknown := set(names) - set(_metadata(admin, settings)):
+        if time.monotonic() > deadline_s:
+            raise DependencyError(
+                f"topic {min(unknown)!r}: the broker made it but does not know it after {REQUEST_TIMEOUT_S:.0f} s"
+            )
+        time.sleep(_RETRY_S)
 
 
 def check(settings: Settings, topology: Topology) -> None:
@@ -86,6 +101,16 @@ def check(settings: Settings, topology: Topology) -> None:
                 f"topic {state.full_name!r} has {state.partitions} partitions, expected {expected}: the count is fixed "
                 "for life; set SEP_PARTITIONS to what the prefix was made with, or use a new prefix"
             )
+
+
+def partitions_of(settings: Settings, name: str) -> int:
+    """How many partitions the broker's topic of this full name has. ConfigurationError where there is none."""
+    found = _metadata(_admin(settings), settings)
+    if name not in found:
+        raise ConfigurationError(
+            f"topic {name!r} is not there; `sep-stream topics create` makes it, or --prefix names another deployment"
+        )
+    return found[name]
 
 
 def broker_ids(settings: Settings) -> list[int]:

@@ -204,26 +204,18 @@ def _choose(
 
 
 def _batch(table: Table, shape: _Shape, position: int, tick: int, assume_utc: bool) -> EventBatch:
-    n = len(table)
-    null = np.full(n, NULL, np.int64)
     is_bar = shape.kind == Kind.BAR
-    prices: dict[str, Any] = _candle_prices(table, tick) if is_bar else dict.fromkeys(_PRICES, null)
-    prices |= {name: table.decimals(name, tick, nullable=is_bar) for name in ("bid", "ask")}
-    return EventBatch(
-        instrument=np.full(n, position, np.int16),
-        kind=np.full(n, shape.kind, np.uint8),
-        event_time=table.times(assume_utc),
-        **prices,
-        price=null,
-        duration_s=np.full(n, DURATION_S[0], np.int64) if is_bar else null,
-        volume=table.decimals("volume", nullable=True) if is_bar else null,
+    return EventBatch.of(
+        shape.kind,
+        position,
+        table.times(assume_utc),
+        SOURCE_PREFIX + table.path.name,
+        **(_candle_prices(table, tick) if is_bar else {}),
+        **{name: table.decimals(name, tick, nullable=is_bar) for name in ("bid", "ask")},
+        duration_s=DURATION_S[0] if is_bar else NULL,
+        volume=table.decimals("volume", nullable=True) if is_bar else NULL,
         sequence=table.places,
-        source=np.zeros(n, np.int32),
-        model=np.full(n, -1, np.int32),
-        reason=np.zeros(n, np.uint8),
         offset=table.places,
-        sources=(SOURCE_PREFIX + table.path.name,),
-        models=(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.errors import InputError
-from sep_stream.market.events import NULL, EventBatch, Kind
+from sep_stream.market.events import NULL, EventBatch, Integers, Kind
 from sep_stream.market.instruments import UNITS_PER_ONE, Instrument, Instruments
 from sep_stream.market.timeframes import DURATION_S, MINUTE_US, US_PER_S
 
@@ -97,16 +97,16 @@ class _Walk:
 
     def day(self, day_us: int) -> EventBatch:
         minutes, path = self._day_path(STEPS_PER_MINUTE)
-        ohlc = (path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1])
-        volume = self._random.poisson(40, len(minutes)) + 1
-        return self._events(Kind.BAR, day_us + minutes * MINUTE_US, ohlc=ohlc, volume=volume)
+        prices = {"open": path[:, 0], "high": path.max(axis=1), "low": path.min(axis=1), "close": path[:, -1]}
+        volume = (self._random.poisson(40, len(minutes)) + 1) * UNITS_PER_ONE
+        return self._events(Kind.BAR, day_us + minutes * MINUTE_US, prices, volume)
 
     def quotes(self, day_us: int, per_minute: int) -> EventBatch:
         minutes, mid = self._day_path(per_minute)
         times = day_us + minutes[:, None] * MINUTE_US + np.arange(per_minute) * (MINUTE_US // per_minute)
         spread = self._instrument.default_spread_points + self._random.integers(0, 3, mid.size)
         bid = mid.ravel() - spread // 2
-        return self._events(Kind.QUOTE, times.ravel(), bid=bid, ask=bid + spread)
+        return self._events(Kind.QUOTE, times.ravel(), {"bid": bid, "ask": bid + spread})
 
     def _day_path(self, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Minutes (n,) of the day that are not missing, and the price in them (n, steps), in points.
@@ -140,36 +140,21 @@ class _Walk:
         self,
         kind: Kind,
         event_time: npt.NDArray[np.int64],
-        ohlc: tuple[npt.NDArray[np.int64], ...] | None = None,
-        bid: npt.NDArray[np.int64] | None = None,
-        ask: npt.NDArray[np.int64] | None = None,
-        volume: npt.NDArray[np.int64] | None = None,
+        points: Mapping[str, npt.NDArray[np.int64]],
+        volume: Integers = NULL,
     ) -> EventBatch:
-        n, tick = len(event_time), self._instrument.tick_units
-        null = np.full(n, NULL, np.int64)
-        open_, high, low, close = (null,) * 4 if ohlc is None else (points * tick for points in ohlc)
-        first = self._sequence
-        self._sequence += n
-        return EventBatch(
-            instrument=np.full(n, self._position, np.int16),
-            kind=np.full(n, kind, np.uint8),
-            event_time=event_time,
-            bid=null if bid is None else bid * tick,
-            ask=null if ask is None else ask * tick,
-            price=null,
-            open=open_,
-            high=high,
-            low=low,
-            close=close,
-            duration_s=np.full(n, DURATION_S[0], np.int64) if kind == Kind.BAR else null,
-            volume=null if volume is None else volume * UNITS_PER_ONE,
-            sequence=np.arange(first, first + n, dtype=np.int64),
-            source=np.zeros(n, np.int32),
-            model=np.full(n, -1, np.int32),
-            reason=np.zeros(n, np.uint8),
-            offset=np.arange(n, dtype=np.int64),
-            sources=(SOURCE,),
-            models=(),
+        """points: prices by the name of their column, in points."""
+        first, tick = self._sequence, self._instrument.tick_units
+        self._sequence += len(event_time)
+        return EventBatch.of(
+            kind,
+            self._position,
+            event_time,
+            SOURCE,
+            **{name: price * tick for name, price in points.items()},
+            duration_s=DURATION_S[0] if kind == Kind.BAR else NULL,
+            volume=volume,
+            sequence=np.arange(first, self._sequence, dtype=np.int64),
         )
 
 

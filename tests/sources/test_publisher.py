@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sep_stream.errors import DependencyError, InputError
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch
@@ -22,7 +22,7 @@ from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
-from sep_stream.sources.publisher import Publisher
+from sep_stream.sources.publisher import DeliveryError, Publisher
 from sep_stream.sources.synthetic import synthetic_candles
 
 pytestmark = pytest.mark.integration
@@ -67,8 +67,8 @@ def test_records_lie_where_any_kafka_client_would_put_them(make_settings: Callab
         assert [r["sequence"] for r in records] == mine.sequence.tolist()
 
 
-def test_an_event_far_in_the_future_is_the_inputs_fault(make_settings: Callable[..., Settings], prefix: str) -> None:
-    with pytest.raises(InputError, match="over a day in the future"), publisher(make_settings(prefix)) as p:
+def test_an_event_far_in_the_future_is_refused(make_settings: Callable[..., Settings], prefix: str) -> None:
+    with pytest.raises(DeliveryError, match="over a day in the future"), publisher(make_settings(prefix)) as p:
         p.publish(quote(int(time.time()) + 3 * 86_400))
 
 
@@ -88,9 +88,11 @@ def test_a_broker_that_goes_is_told_within_ten_seconds(tmp_path: Path) -> None:
         kafka.stop()
     begun_s = time.monotonic()
     p.publish(candles())
-    with pytest.raises(DependencyError) as error:
+    with pytest.raises(DeliveryError) as error:
         p.flush()
     assert time.monotonic() - begun_s < 10
     assert address in str(error.value)
     assert "sep-stream up" in str(error.value)
     assert p.acknowledged == first
+    assert error.value.acknowledged == first
+    assert {u.instrument: u.count for u in error.value.untaken} == Counter(p.symbols(candles()))
