@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from tests.fuzz.check import check
 from tests.fuzz.strict_avro import HEADER_BYTES, reading
 from tests.fuzz.strings import VARINTS, random_record
 from tests.market.schema_values import FILLED, NAMES, WALKS, header, written
@@ -17,13 +16,12 @@ _FOUND: tuple[str, ...] = ()
 """Inputs, in hex, that once broke a rule of `check`."""
 
 
-def try_input(data: bytes) -> None:
-    """An input: a byte that chooses the schema, one that says whether to frame the rest as a record of it, the rest."""
-    if len(data) < 2:
-        return
-    name = NAMES[data[0] % len(NAMES)]
-    framed = data[1] % 2 == 1
-    check(name, [header(name) + data[2:] if framed else data[2:], written(name, FILLED[name])])
+def value_of(data: bytes) -> tuple[str, bytes]:
+    """Schema and value that an input stands for: a byte that chooses the schema, one that says whether to frame the
+    rest as a record of it, the rest."""
+    schema, framed = (*data[:2], 0, 0)[:2]
+    name = NAMES[schema % len(NAMES)]
+    return name, (header(name) if framed % 2 else b"") + data[2:]
 
 
 def _input(name: str, value: bytes) -> bytes:

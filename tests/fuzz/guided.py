@@ -19,6 +19,12 @@ with atheris.instrument_imports(include=["sep_stream.market.bulk_avro"]):
     from sep_stream.market import bulk_avro  # noqa: F401  imported here to be instrumented
 
 from tests.fuzz import corpus, plain
+from tests.fuzz.check import check
+
+
+def try_input(data: bytes) -> None:
+    name, value = corpus.value_of(data)
+    check(name, [value])
 
 
 def main() -> None:
@@ -27,7 +33,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sep-stream-fuzz-"))
     for k, data in enumerate(corpus.seeds()):
         (folder / f"seed-{k:03}").write_bytes(data)
-    atheris.Setup([*sys.argv, f"-artifact_prefix={folder}/", str(folder)], corpus.try_input)
+    atheris.Setup([*sys.argv, f"-artifact_prefix={folder}/", str(folder)], try_input)
     atheris.Fuzz()
 
 

@@ -78,7 +78,8 @@ def main(seed: int, count: int) -> None:
         for batch in batches(name, seed, count // len(NAMES)):
             check(name, batch)
     for data in (*corpus.seeds(), *corpus.found()):
-        corpus.try_input(data)
+        name, value = corpus.value_of(data)
+        check(name, [value])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from tests.fuzz.corpus import found, seeds, try_input
-from tests.market.schema_values import NAMES
+from tests.fuzz.check import check
+from tests.fuzz.corpus import found, seeds, value_of
+from tests.market.schema_values import FILLED, NAMES, written
+
+
+def try_input(data: bytes) -> None:
+    name, value = value_of(data)
+    check(name, [value, written(name, FILLED[name])])
 
 
 def test_the_seeds_hold_and_are_of_every_schema() -> None:
