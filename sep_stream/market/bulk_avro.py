@@ -173,7 +173,10 @@ class BulkCodec:
         return Encoded(out[: offsets[n]], offsets)
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
-        """The columns of framed records; total: any bytes give values or a reason."""
+        """The columns of framed records; total: any bytes give values or a reason.
+
+        Stricter than fastavro: docs/decisions/strict-decoding.md.
+        """
         c, n = self._compiler, len(values)
         present: Any = values
         errors = np.full(n, _OK, np.uint8)

@@ -41,9 +41,13 @@ def decode_events(
     reason[(reason == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
     if partition is not None and partitions is not None:
         key_codes, table = VarColumn.from_list(keys).intern()
-        own = np.array([partition_for(key, partitions) == partition for key in table] + [False], np.bool_)
-        same = np.array([_canonical(instruments, key) for key in table] + [-2], np.int16)[key_codes] == instrument
-        reason[(reason == Reason.OK) & ~same] = Reason.KEY_MISMATCH
+        named = np.array([_canonical(instruments, key) for key in table] + [-2], np.int16)
+        # keys that name no instrument are a mismatch, however long: they are neither hashed nor remembered
+        own = np.array(
+            [place >= 0 and partition_for(table[code], partitions) == partition for code, place in enumerate(named)],
+            np.bool_,
+        )
+        reason[(reason == Reason.OK) & (named[key_codes] != instrument)] = Reason.KEY_MISMATCH
         reason[(reason == Reason.OK) & ~own[key_codes]] = Reason.WRONG_PARTITION
     source, sources = columns["source"].intern()
     model, models = columns["model_id"].intern()

@@ -58,6 +58,12 @@ class Reason(IntEnum):
     LATE = 42
 
 
+_PRODUCE: Final = (
+    "produce with key = instrument (the canonical symbol in UTF-8, as EUR/USD) and Kafka's murmur2 partitioner "
+    "(Java's default; librdkafka: partitioner=murmur2_random)"
+)
+"""The remedy where an instrument's events would be split over two converters."""
+
 REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.TOMBSTONE: "the record has no value; expected an Avro MarketEvent",
     Reason.BAD_MAGIC: "the value does not begin with the Confluent magic byte 0 and a 4-byte schema id",
@@ -65,9 +71,8 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.MALFORMED: "the value is not the Avro encoding of its schema (truncated, trailing or invalid bytes)",
     Reason.DECIMAL_RANGE: "a decimal has more than 18 digits; expected decimal(18,9)",
     Reason.UNKNOWN_INSTRUMENT: "the instrument is not declared in topology/instruments.toml by this symbol",
-    Reason.KEY_MISMATCH: "the record's key is not the event's instrument in UTF-8",
-    Reason.WRONG_PARTITION: "the record lies in the wrong partition for its key; "
-    "produce with Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
+    Reason.KEY_MISMATCH: f"the record's key is not the event's instrument; {_PRODUCE}",
+    Reason.WRONG_PARTITION: f"the record lies in another partition than its key belongs in; {_PRODUCE}",
     Reason.UNKNOWN_KIND: "kind: expected QUOTE, TRADE, BAR, HEARTBEAT or MODEL",
     Reason.BAD_TIME: "event_time: expected microseconds since 1970, between the years 1970 and 2200",
     Reason.MISSING_FIELD: "a field that this kind needs is null "

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
-from sep_stream.market.decode import events_from_records
+from sep_stream.market.decode import decode_events, events_from_records
 from sep_stream.market.events import EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
 from sep_stream.runtime.resources import resource
+from tests.market.schema_values import CODECS, written
 from tests.reference.converter import Converter
+from tests.reference.market import DECIMALS
 
 TOML = resource("topology") / "instruments.toml"
 DECLARED = Instruments.from_toml(TOML.read_text(), str(TOML))
+PARTITIONS = 8
 SHORT = ConvertParameters(history=12, forward=8)
 
 
@@ -75,10 +78,44 @@ def by_package(
     restored: bool = False,
 ) -> Described:
     """What the package gives of the events in batches that end at `cuts`; restored: from a snapshot at each."""
-    batch = events_from_records(instruments, events)
+    return _fed(events_from_records(instruments, events), instruments, parameters, cuts, restored)
+
+
+def by_wire(
+    events: Sequence[Mapping[str, Any]],
+    instruments: Instruments,
+    parameters: ConvertParameters = SHORT,
+    keys: Sequence[bytes | None] | None = None,
+    partition: int | None = None,
+) -> Described:
+    """What the package gives of the events' records as fastavro writes them.
+
+    partition: of PARTITIONS, where the records lie under their keys; without it keys are not checked.
+    """
+    values = [written("market_event", {**event, **_unscaled(event)}) for event in events]
+    partitions = None if partition is None else PARTITIONS
+    batch = decode_events(
+        CODECS["market_event"], instruments, keys or [None] * len(values), values, np.arange(len(values)), partition,
+        partitions,
+    )  # fmt: skip
+    return _fed(batch, instruments, parameters)
+
+
+def _unscaled(event: Mapping[str, Any]) -> dict[str, int]:
+    """The decimals of an event, as on the wire."""
+    return {name: int(event[name].scaleb(9)) for name in DECIMALS if event[name] is not None}
+
+
+def _fed(
+    batch: EventBatch,
+    instruments: Instruments,
+    parameters: ConvertParameters,
+    cuts: Sequence[int] = (),
+    restored: bool = False,
+) -> Described:
     converter = MarketDataConverter(instruments, parameters)
     out = Described()
-    for start, stop in zip((0, *cuts), (*cuts, len(events)), strict=True):
+    for start, stop in zip((0, *cuts), (*cuts, len(batch)), strict=True):
         part = batch.take(slice(start, stop))
         add(out, converter.feed(part), part, instruments, parameters)
         if restored:

@@ -18,9 +18,10 @@ from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch, Reason
 from sep_stream.market.instruments import Instruments
-from tests.convert.described import DECLARED, SHORT, bar_of, by_package
+from sep_stream.market.partitioner import partition_for
+from tests.convert.described import DECLARED, PARTITIONS, SHORT, bar_of, by_package, by_wire
 from tests.reference.files import NOTHING, events_of, time_us
-from tests.streams import DAY_US, START_US, random_events
+from tests.streams import DAY_US, MINUTE_US, START_US, random_events
 
 COUNT = 400
 
@@ -94,6 +95,22 @@ def test_an_event_that_was_held_over_a_snapshot_is_rejected_with_its_own_bytes()
     [rejection] = restored.feed(events_from_records(DECLARED, [quote(1)])).rejections
     assert (rejection.row, rejection.offset, rejection.reason) == (-1, 1, Reason.JUMP)
     assert (rejection.key, rejection.value) == (b"key", b"\x00held\xff")
+
+
+HOME = partition_for(b"EUR/USD", PARTITIONS)
+
+
+@pytest.mark.parametrize("key", [b"GBP/USD", b"EURUSD", None])
+def test_an_event_under_another_key_is_a_dead_letter_and_changes_nothing(key: bytes | None) -> None:
+    events = [quote(9 * MINUTE_US, sequence=9), quote(0, sequence=1), quote(MINUTE_US, sequence=2)]
+    out = by_wire(events, DECLARED, SHORT, [key, b"EUR/USD", b"EUR/USD"], HOME)
+    assert (out.dead, out.late, out.duplicates, len(out.bars)) == ([(0, "KEY_MISMATCH")], [], [], 1)
+
+
+@pytest.mark.parametrize("partition", [p for p in range(PARTITIONS) if p != HOME])
+def test_events_in_another_partition_than_their_keys_are_dead_letters(partition: int) -> None:
+    out = by_wire([quote(0), quote(MINUTE_US)], DECLARED, SHORT, [b"EUR/USD"] * 2, partition)
+    assert (out.dead, out.bars) == ([(0, "WRONG_PARTITION"), (1, "WRONG_PARTITION")], [])
 
 
 def test_the_latest_price_is_the_newest_by_event_time() -> None:

@@ -24,6 +24,8 @@ CODECS = {name: BulkCodec(*SCHEMAS.of(name)) for name in NAMES}
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
 EXTREME_LONGS = [0, -1, 1, 63, 64, -64, -65, 2**31 - 1, -(2**31), LONG_MAX, LONG_MIN + 1]
 EXTREME_FLOATS = [0.0, -0.0, float("nan"), float("inf"), float("-inf"), 5e-324, -5e-324, 1.7976931348623157e308, 0.1]
+LONGEST_VARINT = b"\xff" * 9 + b"\x01"
+WILD_VARINTS = [b"\xff" * 10, b"\x80" * 10 + b"\x01", b"\xff" * 9 + b"\x02", b"\x80", b"\xff" * 40]
 EXTREME_DECIMALS = [0, 1, -1, 127, 128, -127, -128, -129, 255, 256, 32767, 32768, -32768, -32769]
 
 
@@ -38,6 +40,15 @@ def bare(schema: Any) -> Any:
 
 BARE: dict[str, Any] = {schema.name: fastavro.parse_schema(bare(schema.raw)) for schema in SCHEMAS}
 """fastavro's, with decimals as the bytes that are on the wire and times as integers."""
+
+
+def long_bytes(value: int) -> bytes:
+    """Avro's zigzag varint."""
+    z, out = (value << 1) ^ (value >> 63), bytearray()
+    while z > 127:
+        out.append(z & 127 | 128)
+        z >>= 7
+    return bytes([*out, z])
 
 
 def signed_bytes(unscaled: int) -> bytes:
@@ -219,3 +230,39 @@ def _unscaled(fields: Sequence[tuple[str, bool, Any]], record: Record) -> Record
             value = int.from_bytes(value, "big", signed=True)
         result[name] = value
     return result
+
+
+def _filled(name: str) -> Record:
+    """A record with every field filled."""
+    some = {"int": 60, "long": -300, "double": 0.25, "boolean": True, "bytes": b"\xff\0", "string": "a€"}
+
+    def of(fields: Any) -> Record:
+        return {field: value(kind) for field, _, kind in fields}
+
+    def value(kind: Any) -> Any:
+        if kind["type"] == "record":
+            return of(kind["fields"])
+        if "logicalType" in kind:
+            return 123_456
+        return kind["symbols"][1] if kind["type"] == "enum" else some[kind["type"]]
+
+    return of(WALKS[name])
+
+
+FILLED = {name: _filled(name) for name in NAMES}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal and of the same type; floats to the last bit, all NaN alike."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, float) and isinstance(b, float):
+        return np.float64(a).tobytes() == np.float64(b).tobytes() or (a != a and b != b)
+    return type(a) is type(b) and a == b
+
+
+def is_blank(column: Any) -> bool:
+    """Whether a decoded column holds nothing at all."""
+    if isinstance(column, VarColumn):
+        return column.to_list() == [None] * len(column)
+    return not np.any(column != (NULL if column.dtype == np.int64 else 0))

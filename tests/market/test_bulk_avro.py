@@ -16,17 +16,21 @@ from sep_stream.market.events import NULL, Reason
 from tests.market.schema_values import (
     CODECS,
     EXTREME_DECIMALS,
+    FILLED,
     LONG_MAX,
     LONG_MIN,
+    LONGEST_VARINT,
     NAMES,
-    WALKS,
-    Record,
+    WILD_VARINTS,
     columns,
     halves,
     header,
+    is_blank,
+    long_bytes,
     read,
     records,
     row_of,
+    same,
     signed_bytes,
     written,
 )
@@ -34,8 +38,6 @@ from tests.market.schema_values import (
 FRAME = b"\0" + (7).to_bytes(4, "big")
 """Of the small schemas that tests make themselves."""
 MALFORMED = int(Reason.MALFORMED)
-LONGEST_VARINT = b"\xff" * 9 + b"\x01"
-WILD_VARINTS = [b"\xff" * 10, b"\x80" * 10 + b"\x01", b"\xff" * 9 + b"\x02", b"\x80", b"\xff" * 40]
 
 
 def codec_of(kind: Any) -> BulkCodec:
@@ -47,52 +49,8 @@ def decimal(precision: int) -> dict[str, Any]:
     return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": 9}
 
 
-def long_bytes(value: int) -> bytes:
-    """Avro's zigzag varint."""
-    z, out = (value << 1) ^ (value >> 63), bytearray()
-    while z > 127:
-        out.append(z & 127 | 128)
-        z >>= 7
-    return bytes([*out, z])
-
-
 def sized(body: bytes) -> bytes:
     return long_bytes(len(body)) + body
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal and of the same type; floats to the last bit, all NaN alike."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, float) and isinstance(b, float):
-        return np.float64(a).tobytes() == np.float64(b).tobytes() or (a != a and b != b)
-    return type(a) is type(b) and a == b
-
-
-def is_blank(column: Any) -> bool:
-    if isinstance(column, VarColumn):
-        return column.to_list() == [None] * len(column)
-    return not np.any(column != (NULL if column.dtype == np.int64 else 0))
-
-
-def _filled(name: str) -> Record:
-    """A record with every field filled."""
-    some = {"int": 60, "long": -300, "double": 0.25, "boolean": True, "bytes": b"\xff\0", "string": "a€"}
-
-    def of(fields: Any) -> Record:
-        return {field: value(kind) for field, _, kind in fields}
-
-    def value(kind: Any) -> Any:
-        if kind["type"] == "record":
-            return of(kind["fields"])
-        if "logicalType" in kind:
-            return 123_456
-        return kind["symbols"][1] if kind["type"] == "enum" else some[kind["type"]]
-
-    return of(WALKS[name])
-
-
-FILLED = {name: _filled(name) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ import pytest
 from sep_stream.errors import InputError
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
 from sep_stream.market.events import NULL, Reason
+from tests.market.schema_values import long_bytes
 
 ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B", "C"]}
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 9}
@@ -21,15 +22,6 @@ def codec_of(*kinds: Any) -> BulkCodec:
     """For records of fields `x0`, `x1`, ... of these types."""
     fields = [{"name": f"x{k}", "type": kind} for k, kind in enumerate(kinds)]
     return BulkCodec({"type": "record", "name": "R", "fields": fields}, 7)
-
-
-def long_bytes(value: int) -> bytes:
-    """Avro's zigzag varint."""
-    z, out = (value << 1) ^ (value >> 63), bytearray()
-    while z > 127:
-        out.append(z & 127 | 128)
-        z >>= 7
-    return bytes([*out, z])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sep_stream.errors import InputError
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events, encode_events, events_from_records
-from sep_stream.market.events import NULL, EventBatch, Kind, Reason
+from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.resources import resource
@@ -81,6 +81,23 @@ def test_an_event_in_a_partition_that_is_not_its_keys_is_refused(partition: int)
 
 def test_of_two_faults_the_key_is_told_before_the_partition() -> None:
     assert reasons(decode([b"GBP/USD"], [encoded()], HOME)) == [Reason.KEY_MISMATCH]
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_MISMATCH, Reason.WRONG_PARTITION])
+def test_what_would_split_an_instrument_is_told_with_its_remedy(reason: Reason) -> None:
+    assert "key = instrument" in REASON_TEXT[reason]
+    assert "partitioner=murmur2_random" in REASON_TEXT[reason]
+
+
+def test_every_reason_has_its_text() -> None:
+    assert REASON_TEXT.keys() == {*Reason} - {Reason.OK}
+
+
+def test_a_key_that_names_no_instrument_is_not_hashed_however_long() -> None:
+    """Nor kept: what keys hash to is remembered."""
+    before = partition_for.cache_info()
+    assert reasons(decode([b"k" * 10_000_000], [encoded()])) == [Reason.KEY_MISMATCH]
+    assert partition_for.cache_info() == before
 
 
 def test_what_cannot_be_decoded_keeps_its_reason_and_its_neighbours() -> None:
