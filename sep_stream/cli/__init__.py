@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "metrics": ("offline", "metrics", "Bitspace metrics of files, without a broker."),
     "model": ("model", "model", "Train, list, show and activate models."),
     "tail": ("tail", "tail", "Show decoded records of a topic."),
+    "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
     "doctor": ("doctor", "doctor", "Check everything that can be wrong."),
 }
 """Module, attribute and one line of help by name. A module is imported when its command runs: `--help` stays quick."""

@@ -86,6 +86,8 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.PARAMETERS: "made with other window parameters than this worker's settings",
 }
 
+REFUSALS: Final = tuple(reason for reason in REASON_TEXT if reason != Reason.DUPLICATE)
+"""The reasons for which a record ends in dead.letters or late."""
 
 _TABLES: Final = ("sources", "models", "keys", "values")
 """Fields of EventBatch that are not n-long arrays."""
