@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 def count_rows(counts: Counts) -> list[dict[str, Any]]:
     """One for each topic, reason and instrument (None where it is not known), the most of a topic first."""
     rows = [
-        {"topic": topic, "reason": code, "instrument": instrument, "count": count}
+        {"topic": topic, "code": code, "instrument": instrument, "count": count}
         for (topic, code, instrument), count in counts.items()
     ]
-    return sorted(rows, key=lambda row: (row["topic"], -row["count"], row["reason"], row["instrument"] or ""))
+    return sorted(rows, key=lambda row: (row["topic"], -row["count"], row["code"], row["instrument"] or ""))
 
 
 def count_lines(counts: Counts) -> list[str]:
     """The same as text."""
     return [
-        f"  {row['count']:>12,}  {row['topic']:13} {row['reason']:19} {row['instrument'] or '?'}"
+        f"  {row['count']:>12,}  {row['topic']:13} {row['code']:19} {row['instrument'] or '?'}"
         for row in count_rows(counts)
     ]

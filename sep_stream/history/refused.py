@@ -40,7 +40,7 @@ REMEDY: Final[Mapping[str, str]] = dict.fromkeys((reason.name for reason in REFU
 """What helps, by code."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a record lies, written topic/partition/offset."""
 
@@ -132,10 +132,9 @@ class RefusedLog:
         """Counts of the newest records, about `records_max`: as many of each partition, and no others are read."""
         counts: Counts = Counter()
         uncounted = unreadable = 0
-        partitions = self._reader.partitions(self._settings.topic(topic))
-        for partition in partitions:
-            low, high = self._reader.watermarks(self._settings.topic(topic), partition)
-            start = max(low, high - records_max // len(partitions))
+        bounds = self._bounds(topic)
+        for partition, low, high in bounds:
+            start = max(low, high - records_max // len(bounds))
             uncounted += start - low
             for stretch in self._stretches(topic, partition, start, high):
                 counts += stretch.counts(np.flatnonzero(stretch.readable))
@@ -148,17 +147,15 @@ class RefusedLog:
         newest: list[Letter] = []
         undated = unreadable = 0
         for topic in wanted.topics:
-            for partition in self._reader.partitions(self._settings.topic(topic)):
-                for stretch in self._stretches(
-                    topic, partition, *self._reader.watermarks(self._settings.topic(topic), partition)
-                ):
+            for bounds in self._bounds(topic):
+                for stretch in self._stretches(topic, *bounds):
                     rows, without_time = stretch.matching(wanted)
                     counts += stretch.counts(rows)
                     undated += without_time
                     unreadable += int(np.count_nonzero(~stretch.readable))
                     last = stretch.letters(rows[-letters_max:] if letters_max else rows[:0])
                     newest = nlargest(letters_max, [*newest, *last], key=_age)
-        return Found(tuple(sorted(newest, key=lambda letter: letter.place)), counts, undated, unreadable)
+        return Found(tuple(sorted(newest, key=_log_order)), counts, undated, unreadable)
 
     def letter(self, place: Place) -> Letter:
         """The letter at a place. Raises InputError where there is none."""
@@ -199,14 +196,18 @@ class RefusedLog:
 
     def requeued(self) -> set[str]:
         """The origins of the letters whose events were published again, each as topic/partition/offset."""
-        name = self._settings.topic("requeued")
         return {
             key.decode()
-            for partition in self._reader.partitions(name)
-            for batch in self._reader.read(name, partition, *self._reader.watermarks(name, partition))
+            for bounds in self._bounds("requeued")
+            for batch in self._reader.read(self._settings.topic("requeued"), *bounds)
             for key in batch.keys
             if key is not None
         }
+
+    def _bounds(self, topic: str) -> list[tuple[int, int, int]]:
+        """(partition, first offset, next offset)"""
+        name = self._settings.topic(topic)
+        return [(partition, *self._reader.watermarks(name, partition)) for partition in self._reader.partitions(name)]
 
     def _stretches(self, topic: str, partition: int, start: int, stop: int) -> Iterator[_Stretch]:
         for batch in self._reader.read(self._settings.topic(topic), partition, start, stop):
@@ -260,27 +261,39 @@ class _Stretch:
         )
 
     def letters(self, rows: npt.NDArray[np.intp]) -> Iterator[Letter]:
-        texts = {name: self.columns[name].take(rows).to_list() for name in ("code", "reason", "instrument", "topic")}
-        raw = {name: self.columns[name].take(rows).to_list() for name in ("key", "value")}
-        for k, row in enumerate(rows.tolist()):
-            instrument, time_us = texts["instrument"][k], int(self.columns["event_time"][row])
+        def of(name: str) -> list[Any]:
+            column = self.columns[name]
+            return column.take(rows).to_list() if isinstance(column, VarColumn) else column[rows].tolist()
+
+        places = (Place(self.topic, self.partition, offset) for offset in self.batch.offsets[rows].tolist())
+        origins = (
+            Place(topic.decode(), partition, offset)
+            for topic, partition, offset in zip(of("topic"), of("partition"), of("offset"), strict=True)
+        )
+        columns = (of(name) for name in ("code", "reason", "instrument", "event_time", "key", "value"))
+        refused_ms = self.batch.timestamps_ms[rows].tolist()
+        for place, origin, ms, code, reason, instrument, time_us, key, value in zip(
+            places, origins, refused_ms, *columns, strict=True
+        ):
             yield Letter(
-                Place(self.topic, self.partition, int(self.batch.offsets[row])),
-                Place(
-                    texts["topic"][k].decode(), int(self.columns["partition"][row]), int(self.columns["offset"][row])
-                ),
-                int(self.batch.timestamps_ms[row]),
-                texts["code"][k].decode(),
-                texts["reason"][k].decode(),
+                place,
+                origin,
+                ms,
+                code.decode(),
+                reason.decode(),
                 None if instrument is None else instrument.decode(),
                 None if time_us == NULL else time_us,
-                raw["key"][k],
-                raw["value"][k],
+                key,
+                value,
             )
 
 
-def _age(letter: Letter) -> tuple[int, Place]:
-    return letter.refused_ms, letter.place
+def _log_order(letter: Letter) -> tuple[str, int, int]:
+    return letter.place.topic, letter.place.partition, letter.place.offset
+
+
+def _age(letter: Letter) -> tuple[int, tuple[str, int, int]]:
+    return letter.refused_ms, _log_order(letter)
 
 
 def _is_one_of(column: VarColumn, names: set[bytes]) -> npt.NDArray[np.bool_]:

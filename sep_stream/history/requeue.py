@@ -63,7 +63,7 @@ class Forecast:
 class Plan:
     """What a requeue will do.
 
-    letters: to be published, those of a partition in the order of their event times · requeued: were so before
+    letters: to be published, with event times, those of a partition in their order · requeued: were so before
     unfit: can't be, and why
     """
 
@@ -76,8 +76,8 @@ class Plan:
 class Requeue:
     """Refused events to the end of market.events.
 
-    Raises DependencyError where the broker does not answer or take them: of the transaction at hand nothing is
-    published, and the same can be done again.
+    Raises DependencyError where the broker does not answer or take them: the same can be done again, and publishes
+    what was not published before.
     """
 
     def __init__(self, settings: Settings, topology: Topology, schemas: Schemas) -> None:
@@ -218,13 +218,12 @@ class Requeue:
             "offset": origin.offset,
             "letter": str(letter.place),
         }
-        assert letter.event_time_us is not None  # noqa: S101 - a plan's letters have one
         producer.produce(
             self._events,
             letter.value,
             letter.key,
             self._partition(letter),
-            timestamp=letter.event_time_us // _PER_MS,
+            timestamp=(letter.event_time_us or 0) // _PER_MS,
             headers=[("source", str(origin).encode()), ("requeued-from", str(letter.place).encode())],
             on_delivery=on_report,
         )

@@ -147,7 +147,7 @@ def test_a_wrong_partition_event_is_dead_is_requeued_and_becomes_a_bar(
     [letter] = found["letters"]
     assert letter["origin"] == f"{prefix}market.events/{wrong}/0"
     assert found["summary"] == [
-        {"topic": "dead.letters", "reason": "WRONG_PARTITION", "instrument": "EUR/USD", "count": 1}
+        {"topic": "dead.letters", "code": "WRONG_PARTITION", "instrument": "EUR/USD", "count": 1}
     ]
     shown = dlq(settings, "show", letter["ref"]).stdout
     for text in (REASON_TEXT[Reason.WRONG_PARTITION], "requeue it: it goes", "producer=mine", "bid=1.2", "EUR/USD"):
@@ -231,10 +231,10 @@ def test_letters_are_chosen_by_their_reason_instrument_and_event_time(make_setti
     few = listed(settings, "--count", 0)
     assert few["letters"] == []
     assert few["summary"] == [
-        {"topic": "dead.letters", "reason": "CROSSED", "instrument": "EUR/USD", "count": 3},
-        {"topic": "dead.letters", "reason": "BAD_MAGIC", "instrument": None, "count": 1},
-        {"topic": "dead.letters", "reason": "NOT_POSITIVE", "instrument": "CLZ6", "count": 1},
-        {"topic": "late", "reason": "LATE", "instrument": "EUR/USD", "count": 1},
+        {"topic": "dead.letters", "code": "CROSSED", "instrument": "EUR/USD", "count": 3},
+        {"topic": "dead.letters", "code": "BAD_MAGIC", "instrument": None, "count": 1},
+        {"topic": "dead.letters", "code": "NOT_POSITIVE", "instrument": "CLZ6", "count": 1},
+        {"topic": "late", "code": "LATE", "instrument": "EUR/USD", "count": 1},
     ]
     text = dlq(settings, "list", "--count", 1).stdout
     assert f"{late}  LATE  EUR/USD  2024-02-05T00:00:00Z  from {name}/{euro}/4" in text
@@ -260,9 +260,9 @@ def test_status_counts_what_was_refused_up_to_a_bound(
     sender.put("late", b"", b"no letter", 0)
     assert json.loads(status("--json"))["refused"] == {
         "counts": [
-            {"topic": "dead.letters", "reason": "CROSSED", "instrument": "EUR/USD", "count": 3},
-            {"topic": "dead.letters", "reason": "BAD_MAGIC", "instrument": None, "count": 1},
-            {"topic": "late", "reason": "LATE", "instrument": "EUR/USD", "count": 1},
+            {"topic": "dead.letters", "code": "CROSSED", "instrument": "EUR/USD", "count": 3},
+            {"topic": "dead.letters", "code": "BAD_MAGIC", "instrument": None, "count": 1},
+            {"topic": "late", "code": "LATE", "instrument": "EUR/USD", "count": 1},
         ],
         "uncounted": 0,
         "unreadable": 1,
