@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "metrics": ("offline", "metrics", "Bitspace metrics of files, without a broker."),
     "model": ("model", "model", "Train, list, show and activate models."),
     "tail": ("tail", "tail", "Show decoded records of a topic."),
+    "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
     "bench": ("bench", "bench", "Measure speed beside what else could be used."),
     "doctor": ("doctor", "doctor", "Check everything that can be wrong."),
 }

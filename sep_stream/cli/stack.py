@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from sep_stream.cli._common import progress, settings_options
+from sep_stream.cli._refused import count_lines, count_rows
 from sep_stream.errors import InputError
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
+
+if TYPE_CHECKING:
+    from sep_stream.history.refused import Counts, Tally
+
+COUNTED_RECORDS_MAX: Final = 200_000
+"""Of a topic of refused records; a second's reading."""
 
 
 @click.command()
@@ -56,7 +66,9 @@ def down(settings: Settings, wipe: bool, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options
 def status(settings: Settings, as_json: bool) -> None:
-    """Show what runs and how many records each topic holds.
+    """Show what runs, how many records each topic holds, and what was refused, by reason and instrument.
+
+    Of each of dead.letters and late the newest 200,000 records are counted; `sep-stream dlq list` counts all.
 
     \b
     Example:
@@ -64,10 +76,17 @@ def status(settings: Settings, as_json: bool) -> None:
     """
     broker = EmbeddedKafka(settings.data_dir).status()
     records: dict[str, int] = {}
+    refused: Counts = Counter()
+    uncounted = unreadable = 0
     if settings.brokers or broker.running:
         records = _records(settings)
+        for tally in _refused(settings, records):
+            refused += tally.counts
+            uncounted += tally.uncounted
+            unreadable += tally.unreadable
     if as_json:
-        click.echo(json.dumps({"kafka": asdict(broker), "records": records}))
+        told = {"counts": count_rows(refused), "uncounted": uncounted, "unreadable": unreadable}
+        click.echo(json.dumps({"kafka": asdict(broker), "records": records, "refused": told}))
         return
     if broker.running:
         click.echo(f"Kafka {broker.version} runs at {broker.address}, pid {broker.pid}, log {broker.log}")
@@ -75,6 +94,24 @@ def status(settings: Settings, as_json: bool) -> None:
         click.echo(f"no embedded Kafka runs in {settings.data_dir}; `sep-stream up` starts one")
     for name, count in records.items():
         click.echo(f"  {name:24} {count:>12}")
+    if refused:
+        click.echo("refused, by reason and instrument (`sep-stream dlq list` shows them):")
+    for line in count_lines(refused):
+        click.echo(line)
+    if uncounted:
+        click.echo(f"  {uncounted:>12,}  older ones are not counted here")
+    if unreadable:
+        click.echo(f"  {unreadable:>12,}  records there are no letters; `sep-stream tail` shows them")
+
+
+def _refused(settings: Settings, records: Mapping[str, int]) -> Iterator[Tally]:
+    """What the topics of refused records hold, of those that are there and not empty."""
+    from sep_stream.history.refused import REFUSED_TOPICS, RefusedLog
+
+    held = [topic for topic in REFUSED_TOPICS if records.get(settings.topic(topic))]
+    if held:
+        log = RefusedLog(settings)
+        yield from (log.tally(topic, COUNTED_RECORDS_MAX) for topic in held)
 
 
 def _records(settings: Settings) -> dict[str, int]:

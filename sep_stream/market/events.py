@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why an event is not used. All but LATE are dead letters; DUPLICATE is only counted."""
+    """Why a record is not used. All but LATE are dead letters; DUPLICATE is only counted."""
 
     OK = 0
     # found while decoding
@@ -56,6 +56,8 @@ class Reason(IntEnum):
     DUPLICATE = 40
     JUMP = 41
     LATE = 42
+    # found by the stages after the converter
+    PARAMETERS = 50
 
 
 _PRODUCE: Final = (
@@ -88,8 +90,11 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.DUPLICATE: "its sequence is not above the last of its instrument and source, nor its time newer",
     Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event is not",
     Reason.LATE: "its minute has closed",
+    Reason.PARAMETERS: "made with other window parameters than this worker's settings",
 }
 
+REFUSALS: Final = tuple(reason for reason in REASON_TEXT if reason != Reason.DUPLICATE)
+"""The reasons for which a record ends in dead.letters or late."""
 
 Integers = npt.NDArray[np.int64] | int
 """A column, or one value for all rows."""

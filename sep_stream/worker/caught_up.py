@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sep_stream.runtime.log_reader import LogReader
@@ -11,6 +12,18 @@ from sep_stream.runtime.settings import Settings
 
 STAGE_INPUT: Final = {"convert": "market.events", "metrics": "windows", "score": "metrics"}
 CHECK_INTERVAL_S: Final = 0.25
+STALLED_LOOKS: Final = 8
+"""A stage whose committed offset stands still for so many looks, longer than it takes to commit, may have nothing left
+to read; the log is asked then, and not at each look: that would read all of it beside the stage."""
+
+
+@dataclass(slots=True)
+class _Looks:
+    """So many looks at one committed offset. nothing_left: None where the log was not asked."""
+
+    committed: int
+    count: int = 0
+    nothing_left: bool | None = None
 
 
 class CaughtUp:
@@ -23,6 +36,7 @@ class CaughtUp:
         self._group = {stage: settings.prefix + stage for stage in stages}
         self._first = stages[0]
         self._start: dict[int, int] = {}
+        self._looks: dict[tuple[str, int], _Looks] = {}
 
     def mark_start(self) -> None:
         self._start = self._ends(self._first)
@@ -55,9 +69,15 @@ class CaughtUp:
         return all(self._nothing_left(topic, p, committed.get(p) or 0, end) for p, end in ends.items())
 
     def _nothing_left(self, topic: str, partition: int, committed: int, end: int) -> bool:
-        """Below the end but with no record left to read: the rest are markers of transactions, or compacted away."""
+        """At the end, or below it with no record left to read: the rest are markers and aborted records of
+        transactions, or compacted away."""
         if committed >= end:
             return True
-        if end - committed > 1:
-            return False
-        return not any(len(batch.offsets) for batch in self._reader.read(topic, partition, committed, end))
+        looks = self._looks.get((topic, partition))
+        if looks is None or looks.committed != committed:
+            looks = self._looks[topic, partition] = _Looks(committed)
+        looks.count += 1
+        if looks.nothing_left is None and (end - committed == 1 or looks.count >= STALLED_LOOKS):
+            start = max(committed, self._reader.watermarks(topic, partition)[0])
+            looks.nothing_left = not any(map(len, self._reader.read(topic, partition, start, end)))
+        return bool(looks.nothing_left)

@@ -207,6 +207,8 @@ class ConvertStage:
                 time_us if sane_time else None,
             )  # fmt: skip
             (late if r.reason == Reason.LATE else dead).append(refused)
+        self._counters.add_refused("late", late)
+        self._counters.add_refused("dead", dead)
         yield from rejected_records(self._schemas, self._topics.late, batch, late)
         yield from rejected_records(self._schemas, self._topics.dead_letters, batch, dead)
 
@@ -215,5 +217,3 @@ class ConvertStage:
         self._counters.add("bars", len(output.bars))
         self._counters.add("windows", len(output.windows))
         self._counters.add("duplicates", int(np.count_nonzero(output.reason == Reason.DUPLICATE)))
-        for rejection in output.rejections:
-            self._counters.add("late" if rejection.reason == Reason.LATE else f"dead_{rejection.reason.name.lower()}")

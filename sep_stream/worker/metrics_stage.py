@@ -41,10 +41,10 @@ class MetricsStage:
     async def process(self, batch: Batch) -> Processed:
         decoded = self._windows.decode(batch.values)
         misfit = wire.misfit_windows(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(batch, decoded.errors, misfit, "Window")
+        refused = decode_faults(batch, decoded, misfit, self._symbols, "Window")
         rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
         self._counters.add("metrics", len(rows))
-        self._counters.add("dead_windows", len(refused))
+        self._counters.add_refused("dead", refused)
         return Processed(
             [
                 *(self._records(batch, wire.take(decoded.columns, rows), rows) if len(rows) else ()),

@@ -111,7 +111,7 @@ class Worker:
         finally:
             for task in (counting, *ends):
                 task.cancel()
-            log.info("worker ends", **self.counters.counts)
+            log.info("worker ends", **self.counters.fields())
         await self._stop(apps)
 
     async def _stop(self, apps: Sequence[BatchApp]) -> None:
@@ -200,11 +200,11 @@ class Worker:
                 )
 
     async def _log_counters(self) -> None:
-        seen: dict[str, int] = {}
+        seen: dict[str, Any] = {}
         while True:
             await asyncio.sleep(COUNTERS_LOG_INTERVAL_S)
-            if self.counters.counts != seen:
-                seen = dict(self.counters.counts)
+            if (counted := self.counters.fields()) != seen:
+                seen = counted
                 log.info("worker counts", **seen)
 
 

@@ -68,14 +68,14 @@ class ScoreStage:
     async def process(self, batch: Batch) -> Processed:
         decoded = self._metrics.decode(batch.values)
         misfit = wire.misfit_metrics(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(batch, decoded.errors, misfit, "Metrics")
+        refused = decode_faults(batch, decoded, misfit, self._symbols, "Metrics")
         rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
         metrics = wire.take(decoded.columns, rows)
         records, ids = wire.metric_records(metrics, self._params, self._symbols)
         signals = await self._score(batch.partition, records, [await self._models.get(model_id) for model_id in ids])
         self._counters.add("signals", len(signals))
         self._counters.add("windows_without_model", len(rows) - len(signals))
-        self._counters.add("dead_metrics", len(refused))
+        self._counters.add_refused("dead", refused)
         return Processed(
             [
                 *(self._records(batch, metrics, records, signals, ids, rows) if len(signals) else ()),

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import numpy as np
 import structlog
 
 from sep_stream.market.avro import Schemas
-from sep_stream.market.events import Reason
+from sep_stream.market.bulk_avro import Decoded
+from sep_stream.market.events import REASON_TEXT, Reason
 from sep_stream.worker.failpoints import reach
 from sep_stream.worker.outbox import Outbox, Outgoing
 from sep_stream.worker.transport import Batch, BatchApp
+from sep_stream.worker.wire import Symbols
 
 IN_FLIGHT_BATCHES_MAX: Final = 32
 """Batches of a stage whose records are on their way; the next waits."""
@@ -40,17 +43,6 @@ class Stage(Protocol):
 
     async def process(self, batch: Batch) -> Processed | None:
         """Outputs of a batch; None where its epoch has passed in the meantime."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Records since the start of the process, by what became of them."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, count: int = 1) -> None:
-        if count:
-            self.counts[name] = self.counts.get(name, 0) + count
 
 
 class BatchAgent:
@@ -137,6 +129,36 @@ class Refused:
     event_time_us: int | None = None
 
 
+UNKNOWN_INSTRUMENT: Final = "?"
+"""Counts refused records whose instrument is not known."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Records since the start of the process, by what became of them."""
+
+    _counts: dict[str, int] = field(default_factory=dict)
+    _refused: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+
+    def add(self, name: str, count: int = 1) -> None:
+        if count:
+            self._counts[name] = self._counts.get(name, 0) + count
+
+    def add_refused(self, where: str, refused: Iterable[Refused]) -> None:
+        """where: `late` or `dead`."""
+        for r in refused:
+            by_reason = self._refused.setdefault(where, {}).setdefault(r.instrument or UNKNOWN_INSTRUMENT, {})
+            reason = r.code.lower()
+            by_reason[reason] = by_reason.get(reason, 0) + 1
+
+    def fields(self) -> dict[str, Any]:
+        """Of a log line: counts by name, and refused records as dead={"EUR/USD": {"not_positive": 3}}."""
+        return self._counts | {
+            where: {instrument: dict(by_reason) for instrument, by_reason in sorted(by_instrument.items())}
+            for where, by_instrument in self._refused.items()
+        }
+
+
 def rejected_records(schemas: Schemas, topic: str, batch: Batch, refused: Iterable[Refused]) -> list[Outgoing]:
     """Records for `late` or `dead.letters`: the original bytes, where they lay, and the reason."""
     return [
@@ -163,17 +185,16 @@ def rejected_records(schemas: Schemas, topic: str, batch: Batch, refused: Iterab
     ]
 
 
-MISFIT: Final = "PARAMETERS"
-MISFIT_TEXT: Final = "made with other window parameters than this worker's settings"
-
-
-def decode_faults(batch: Batch, errors: Any, misfit: Any, expected: str) -> list[Refused]:
-    """Why records of a derived topic can't be used."""
+def decode_faults(batch: Batch, decoded: Decoded, misfit: Any, symbols: Symbols, expected: str) -> list[Refused]:
+    """Why records of a derived topic can't be used. misfit: (n,) bool, those made with other parameters."""
     refused = []
-    for row, record in enumerate(batch.records):
-        if errors[row]:
-            code = Reason(int(errors[row]))
-            refused.append(Refused(code.name, f"expected an Avro {expected}", record.offset, record.key, record.value))
-        elif misfit[row]:
-            refused.append(Refused(MISFIT, MISFIT_TEXT, record.offset, record.key, record.value))
+    rows = np.flatnonzero((decoded.errors != Reason.OK) | misfit)
+    instruments = symbols.positions(decoded.columns["instrument"].take(rows)).tolist()
+    for row, position in zip(rows.tolist(), instruments, strict=True):
+        record, code = batch.records[row], Reason(int(decoded.errors[row]))
+        reason = f"expected an Avro {expected}"
+        if code == Reason.OK:
+            code, reason = Reason.PARAMETERS, REASON_TEXT[Reason.PARAMETERS]
+        instrument = symbols.keys[position].decode() if position >= 0 else None
+        refused.append(Refused(code.name, reason, record.offset, record.key, record.value, instrument))
     return refused

@@ -45,7 +45,7 @@ def test_ids_count_from_two_to_the_thirtieth() -> None:
 def test_ids_stay_what_they_were() -> None:
     assert NAMES == [
         "market_event", "bar", "window", "metrics", "signal", "latest_price", "pattern", "trading_result",
-        "model_manifest", "snapshot", "rejected", "gap",
+        "model_manifest", "snapshot", "rejected", "gap", "requeued",
     ]  # fmt: skip
 
 

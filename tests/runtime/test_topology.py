@@ -25,11 +25,12 @@ TOPICS = {
     "settle.state": "snapshot",
     "late": "rejected",
     "dead.letters": "rejected",
+    "requeued": "requeued",
     "gaps": "gap",
 }
 EVENT_TIME = ("market.events", "bars", "metrics", "signals", "patterns", "trading.results")
 COMPACTED = ("prices.latest", "signals.latest", "models", "convert.state", "settle.state")
-FOR_EVER = (*EVENT_TIME, "late", "dead.letters", "gaps")
+FOR_EVER = (*EVENT_TIME, "late", "dead.letters", "requeued", "gaps")
 
 CLEANUP = '[cleanup.keep]\n"cleanup.policy" = "delete"\n'
 GOOD = {
@@ -50,9 +51,9 @@ def test_the_topics_are_those_of_the_design() -> None:
     assert {topic.name: topic.value for topic in Topology.load().topics} == TOPICS
 
 
-def test_all_but_models_are_partitioned_alike() -> None:
+def test_what_is_keyed_by_instrument_is_partitioned_alike() -> None:
     single = [topic.name for topic in Topology.load().topics if topic.partitioned_by == "single"]
-    assert single == ["models"]
+    assert single == ["models", "requeued"]
 
 
 @pytest.mark.parametrize("name", EVENT_TIME)
