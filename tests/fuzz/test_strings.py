@@ -12,7 +12,7 @@ from tests.fuzz.strict_avro import Fault
 from tests.fuzz.strings import batches
 from tests.market.schema_values import NAMES
 
-FEW, MANY = 50_000 // len(NAMES), 1_000_000 // len(NAMES)
+FEW, MANY = -(-50_000 // len(NAMES)), -(-1_000_000 // len(NAMES))
 
 
 def checked(name: str, seed: int, count: int) -> Counter[Outcome]:
