@@ -136,12 +136,13 @@ class Worker:
         app = BatchApp(
             self.settings.prefix + name,
             stage=name,
+            fail=self.fail,
+            lost_input_remedy=self._lost_input_remedy(name),
             broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
             store="memory://",
             autodiscover=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
-            consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=self.settings.group_instance,
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_max_poll_records=self.settings.fetch_records,
@@ -154,6 +155,15 @@ class Worker:
         agent = BatchAgent(app, stage, outbox, self.fail)
         app.agent(app.batch_topic(stage.topic), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
         return app
+
+    def _lost_input_remedy(self, stage: str) -> str:
+        if stage == STAGES[0]:
+            return "publish the events to a new prefix"
+        groups = ", ".join(self.settings.prefix + name for name in STAGES)
+        return (
+            f"to make all anew from {self.names['market.events']}, stop the workers, delete the groups {groups} "
+            "(`kafka-consumer-groups --delete`) and start one with --rebuild-state"
+        )
 
     def _stage(self, name: str, is_current: Callable[[Batch], bool]) -> Stage:
         s, names, instruments = self.settings, self.names, self.topology.instruments

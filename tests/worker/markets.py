@@ -66,10 +66,14 @@ def steps(settings: Settings, seed: int, count: int) -> list[Step]:
     return result
 
 
-def play_all(settings: Settings, seed: int, count: int) -> None:
-    for step in steps(settings, seed, count):
+def play(log: list[Step]) -> None:
+    for step in log:
         for act in step:
             act()
+
+
+def play_all(settings: Settings, seed: int, count: int) -> None:
+    play(steps(settings, seed, count))
 
 
 def comparable(settings: Settings) -> Records:
