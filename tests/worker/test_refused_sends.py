@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -33,6 +34,14 @@ def alter(settings: Settings, topic: str, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": settings.brokers})
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(10)
+    deadline_s = time.monotonic() + 20
+    while True:  # until the broker has taken it in
+        [described] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, resource.name)]).values()
+        now = described.result(10)
+        if all(now[entry.name].value == entry.value for entry in entries):
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def committed(settings: Settings, stage: str, topic: str) -> dict[int, int]:
