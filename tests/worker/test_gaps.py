@@ -21,6 +21,7 @@ from tests.worker.harness import (
     SMALL,
     TOPOLOGY,
     Records,
+    await_log,
     log_of,
     pieces,
     put_in_force,
@@ -32,6 +33,8 @@ from tests.worker.markets import SEED, STEPS, SYMBOLS, assert_same_events_gave_t
 
 pytestmark = pytest.mark.integration
 
+PIECES = 5
+PAUSE_S = 0.5
 CODEC = BulkCodec(*SCHEMAS.of("market_event"))
 
 
@@ -48,7 +51,6 @@ class Transactions:
         self._producer.begin_transaction()
         self._send(events)
         self._producer.commit_transaction()
-        self.abort(events)
 
     def abort(self, events: EventBatch) -> None:
         """The first of the events once more, and garbage in every partition, for nobody to see."""
@@ -80,21 +82,28 @@ def test_transactions_and_what_they_aborted_change_nothing(
     log = Transactions(settings)
     parts = pieces(quotes(SEED), STEPS)
 
-    def play(step: int) -> None:
-        for number, piece in enumerate(pieces(parts[step], 5)):
-            if number == 2 and step in (1, STEPS // 2):
+    def play(step: int, pause: Callable[[], object] = lambda: None) -> None:
+        for number, piece in enumerate(pieces(parts[step], PIECES)):
+            if number == PIECES // 2 and step in (1, STEPS // 2):
                 at_s = int(parts[step].event_time[0]) // 1_000_000
                 put_in_force(settings, model_of(quotes(SEED), at_s, 32 if step == 1 else 16), SYMBOLS, at_s)
             log.publish(piece)
+            pause()
 
-    for step in range(3):
-        play(step)
+    play(0)
     with worker(settings, SEP_FAILPOINT="convert.after_snapshot:1") as process:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
+        await_log(settings, process, RECOVERED)
+
+        def wait_for_its_end() -> None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PAUSE_S)
+
+        play(1, wait_for_its_end)
+        play(2, wait_for_its_end)
         process.kill()
     for step in range(3, STEPS):
         play(step)
+    log.abort(parts[0])
     run_until_caught_up(settings)
     assert_same_events_gave_the_same(settings, undisturbed, repeats=True)
     recoveries = [json.loads(line) for line in log_of(settings).splitlines() if RECOVERED in line]
