@@ -181,8 +181,10 @@ class LogFollower:
 
 
 def _is_passing(error: KafkaError) -> bool:
-    """Does the broker only have to finish something, such as choosing the leader of a new partition?"""
+    """Does the broker only have to finish something, such as its start or choosing the leader of a new partition?"""
     return error.code() in (
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -206,7 +208,7 @@ def _end(messages: Iterable[Message]) -> int | None:
 def _raise_fatal(messages: Iterable[Message]) -> None:
     for message in messages:
         error = message.error()
-        if error is not None and not error.retriable():
+        if error is not None and not error.retriable() and not _is_passing(error):
             raise InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
 
 
