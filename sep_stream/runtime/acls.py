@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from sep_stream.errors import DependencyError
-from sep_stream.runtime.asker import denial, is_denial
+from sep_stream.runtime.asker import denial, is_denial, settled
 from sep_stream.runtime.kafka_config import resolve_brokers
 from sep_stream.runtime.roles import Grant
 from sep_stream.runtime.settings import Settings
@@ -94,6 +94,11 @@ def prune(settings: Settings, extra: Collection[Acl]) -> None:
 
 
 def _state(admin: AdminClient, settings: Settings, topology: Topology) -> AclState:
+    cluster = settled(admin.describe_cluster(include_authorized_operations=True), REQUEST_TIMEOUT_S)
+    if AclOperation.DESCRIBE not in (cluster.authorized_operations or ()):
+        raise DependencyError(
+            denial(settings, "ACLs", "describe")
+        )  # asked for them, librdkafka says that there are none
     wanted = declared(settings, topology)
     found = _found(admin, settings)
     principals = {acl.principal for acl in wanted}
@@ -111,7 +116,7 @@ def _found(admin: AdminClient, settings: Settings) -> set[Acl]:
         ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
     )
     try:
-        bindings: list[AclBinding] = admin.describe_acls(everything).result(REQUEST_TIMEOUT_S)
+        bindings: list[AclBinding] = settled(admin.describe_acls(everything), REQUEST_TIMEOUT_S)
     except KafkaException as error:
         raise _refused(settings, "describe", error.args[0]) from error
     return {
@@ -131,7 +136,7 @@ def _found(admin: AdminClient, settings: Settings) -> set[Acl]:
 def _settle(settings: Settings, operation: str, futures: Iterable[Any]) -> None:
     for future in futures:
         try:
-            future.result(REQUEST_TIMEOUT_S)
+            settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise _refused(settings, operation, error.args[0]) from error
 

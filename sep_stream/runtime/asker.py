@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers, ssl_context, uses_tls
@@ -49,13 +49,16 @@ class Asker:
     """
 
     def __init__(self, settings: Settings, make: Callable[[dict[str, Any]], Any], **config: Any) -> None:
-        self._settings = settings
-        self._complaints: dict[int, str] = {}
-        self.client = make(librdkafka(settings, error_cb=self._note, **config))
+        complaints: dict[int, str] = {}
 
-    def _note(self, error: KafkaError) -> None:
-        """librdkafka tells why connections fail beside the calls, which only say that nothing answered."""
-        self._complaints.setdefault(error.code(), error.str())
+        # librdkafka tells why connections fail beside the calls, which only say that nothing answered. This knows
+        # nothing of `self`: a client in a cycle of references would be collected, and end, in any thread, its own too.
+        def note(error: KafkaError) -> None:
+            complaints.setdefault(error.code(), error.str())
+
+        self._settings, self._complaints = settings, complaints
+        self._group = config.get("group.id")
+        self.client = make(librdkafka(settings, error_cb=note, **config))
 
     def ask(self, request: Callable[[float], T], timeout_s: float, about: str) -> T:
         """The answer to a request, which takes a timeout; asked again while the broker says that it can't tell yet.
@@ -81,8 +84,10 @@ class Asker:
         code = error.args[0].code()
         if code in _PASSING:
             return True
-        self.client.poll(0)
-        fault = self._login_fault() or tls_fault(self._settings)
+        heard = self.client.poll(0)
+        if isinstance(heard, Message) and heard.error() is not None:  # an AdminClient's poll gives a number
+            self._complaints.setdefault(heard.error().code(), heard.error().str())
+        fault = self._login_fault() or self._group_fault() or tls_fault(self._settings)
         if fault is not None:
             raise DependencyError(fault) from error
         return code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
@@ -96,6 +101,19 @@ class Asker:
             f"the broker at {resolve_brokers(self._settings)} refuses user {self._settings.sasl_username!r}: {words}; "
             "check sasl_username, sasl_mechanism and sasl_password (or sasl_password_file)"
         )
+
+    def _group_fault(self) -> str | None:
+        if KafkaError.GROUP_AUTHORIZATION_FAILED not in self._complaints:
+            return None
+        return denial(self._settings, f"consumer group {self._group!r}")
+
+
+def settled(future: Any, timeout_s: float) -> Any:
+    """What an admin request gave; its client has to live until then. KafkaException if it failed, or gave nothing."""
+    try:
+        return future.result(timeout_s)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
 
 def is_denial(error: KafkaError) -> bool:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from sep_stream.errors import ConfigurationError, DependencyError
-from sep_stream.runtime.asker import Asker, denial, is_denial
+from sep_stream.runtime.asker import Asker, denial, is_denial, settled
 from sep_stream.runtime.kafka_config import resolve_brokers
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import TopicDeclaration, Topology
@@ -64,7 +64,7 @@ def create(settings: Settings, topology: Topology) -> list[str]:
         return []
     for name, future in admin.create_topics(missing, operation_timeout=REQUEST_TIMEOUT_S).items():
         try:
-            future.result(REQUEST_TIMEOUT_S)
+            settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _refused(settings, name, "create", error.args[0]) from error
@@ -144,7 +144,7 @@ def _found(admin: AdminClient, settings: Settings, names: Sequence[str]) -> dict
     )
     for name, future in described.items():
         try:
-            found[name] = future.result(REQUEST_TIMEOUT_S)
+            found[name] = settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise _refused(settings, name, "describe", error.args[0]) from error
@@ -166,7 +166,7 @@ def _configs(admin: AdminClient, settings: Settings, names: Iterable[str]) -> di
     result: dict[str, dict[str, str]] = {}
     for resource, future in admin.describe_configs(resources).items():
         try:
-            entries: dict[str, Any] = future.result(REQUEST_TIMEOUT_S)
+            entries: dict[str, Any] = settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise _refused(settings, resource.name, "describe_configs", error.args[0]) from error
         result[resource.name] = {key: entry.value for key, entry in entries.items()}

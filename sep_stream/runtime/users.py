@@ -12,6 +12,7 @@ from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScram
 from sep_stream.errors import DependencyError
 from sep_stream.runtime import acls
 from sep_stream.runtime.acls import AclState
+from sep_stream.runtime.asker import settled
 from sep_stream.runtime.kafka_config import resolve_brokers
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
 from sep_stream.runtime.settings import Settings
@@ -42,9 +43,10 @@ def _make_users(admin: Settings, folder: SecurityFolder, names: Sequence[str]) -
     folder.make_passwords(names)
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, SCRAM_ITERATIONS)
     users = [UserScramCredentialUpsertion(name, info, folder.password_file(name).read_bytes()) for name in names]
-    for name, future in connected_admin(admin).alter_user_scram_credentials(users).items():
+    client = connected_admin(admin)
+    for name, future in client.alter_user_scram_credentials(users).items():
         try:
-            future.result(REQUEST_TIMEOUT_S)
+            settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise DependencyError(f"user {name!r}: cannot be made: {error.args[0].str()}") from error
     _await_login(admin.model_copy(update=folder.credentials(names[-1])))  # all come into force together
