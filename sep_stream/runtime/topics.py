@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,10 +82,11 @@ def check(settings: Settings, topology: Topology, roles: Sequence[str] | None = 
 
     A count that changed would put an instrument's events in two places. Raises ConfigurationError.
 
-    roles: only the topics that these need, and with what each may do there; DependencyError if the broker forbids it.
-    Left out: all topics.
+    roles: only the topics that these need, and that they may do there, and with their groups, what they have to;
+    DependencyError if the broker forbids it. Left out: all topics.
     """
-    rights = _rights(topology, roles)
+    needed = [topology.role(role) for role in roles or ()]
+    rights = _united(role.topics() for role in needed) if needed else {d.name: set() for d in topology.topics}
     admin = connected_admin(settings)
     found = _found(admin, settings, [settings.topic(name) for name in rights])
     missing = [settings.topic(name) for name in rights if settings.topic(name) not in found]
@@ -104,13 +105,32 @@ def check(settings: Settings, topology: Topology, roles: Sequence[str] | None = 
         allowed = {operation.name.lower() for operation in found[full_name].authorized_operations or ()}
         for operation in sorted(operations - allowed):
             raise DependencyError(denial(settings, f"topic {full_name!r}", operation))
+    _check_groups(admin, settings, _united(role.groups() for role in needed))
 
 
-def _rights(topology: Topology, roles: Sequence[str] | None) -> dict[str, set[str]]:
-    """What is needed of each topic that is needed, in the order of their declaration."""
-    needed = [topology.role(role).topics() for role in roles or ()]
-    rights = {d.name: set[str]().union(*(role.get(d.name, ()) for role in needed)) for d in topology.topics}
-    return {name: operations for name, operations in rights.items() if operations or roles is None}
+def _check_groups(admin: AdminClient, settings: Settings, rights: Mapping[str, set[str]]) -> None:
+    for name, operations in rights.items():
+        group = settings.prefix + name
+        described = admin.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+        )
+        try:
+            found = settled(described[group], REQUEST_TIMEOUT_S).authorized_operations or ()
+        except KafkaException as error:
+            if not is_denial(error.args[0]):  # a group's coordinator may be on its way: not a matter of rights
+                continue
+            found = ()
+        for operation in sorted(operations - {operation.name.lower() for operation in found}):
+            raise DependencyError(denial(settings, f"consumer group {group!r}", operation))
+
+
+def _united(rights: Iterable[Mapping[str, set[str]]]) -> dict[str, set[str]]:
+    """What several roles need, by name."""
+    united: dict[str, set[str]] = {}
+    for role in rights:
+        for name, operations in role.items():
+            united.setdefault(name, set()).update(operations)
+    return united
 
 
 def broker_ids(settings: Settings) -> list[int]:

@@ -127,6 +127,19 @@ def test_who_may_not_read_is_refused_with_user_topic_and_remedy(secured: Secured
         list(LogReader(secured.settings("convert")).read("sep.bars", 0, 0, 1))
 
 
+def test_a_worker_that_lacks_a_right_does_not_begin(secured: Secured) -> None:
+    """Of its topics and its group: it is told before it joins."""
+    topics.check(secured.settings("worker"), TOPOLOGY, STAGES)
+    with pytest.raises(SepError, match=r"does not let user 'read' write topic 'sep\.dead\.letters'"):
+        topics.check(secured.settings("read"), TOPOLOGY, ["metrics"])
+    admin = secured.settings("admin")
+    acls.prune(admin, [Acl("User:metrics", "group", "literal", "sep.metrics", "read")])
+    with pytest.raises(SepError, match=r"does not let user 'metrics' read consumer group 'sep\.metrics'; .*acl apply"):
+        topics.check(secured.settings("metrics"), TOPOLOGY, ["metrics"])
+    acls.apply(admin, TOPOLOGY)
+    topics.check(secured.settings("metrics"), TOPOLOGY, ["metrics"])
+
+
 def test_only_the_admin_changes_who_may_what(secured: Secured) -> None:
     with pytest.raises(SepError, match="does not let user 'worker' describe ACLs"):
         acls.show(secured.settings("worker"), TOPOLOGY)
