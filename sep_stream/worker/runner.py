@@ -20,6 +20,7 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
+from sep_stream.worker.credentials import faust_credentials
 from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
@@ -139,6 +140,7 @@ class Worker:
             fail=self.fail,
             lost_input_remedy=self._lost_input_remedy(name),
             broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
+            broker_credentials=faust_credentials(self.settings),
             store="memory://",
             autodiscover=False,
             topic_disable_leader=True,
