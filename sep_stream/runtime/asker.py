@@ -167,7 +167,3 @@ def _handshake_fault(settings: Settings, connection: socket.socket, host: str, a
         remedy = _CERTIFICATE_REMEDY.get(refused.verify_code, _NAME_THE_AUTHORITY)
         return f"the broker at {address} is not trusted: its certificate is refused: {refused.verify_message}; {remedy}"
     return None
-
-
-def _address(settings: Settings) -> str:
-    return str(librdkafka(settings)["bootstrap.servers"])

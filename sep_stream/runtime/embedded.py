@@ -80,7 +80,7 @@ class EmbeddedKafka:
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / "lock", timeout=LOCK_S_MAX):
                 self._refuse_change(secure)
-                if secure and self._secured() and self.stop():
+                if secure and self._prepare_security() and self.stop():
                     progress("the certificate was renewed; starting Kafka again")
                 record = self._running()
                 if record is None:
@@ -106,8 +106,14 @@ class EmbeddedKafka:
                 "or choose another --data-dir"
             )
 
-    def _secured(self) -> bool:
-        """Keys and passwords are there; True if the server's certificate is a new one."""
+    def _prepare_security(self) -> bool:
+        """Make or renew keys and passwords; True if a broker that runs has another certificate."""
+        password = self.security.password_file(ADMIN)
+        if self._meta.exists() and not password.exists():
+            raise ConfigurationError(
+                f"{password}: the admin's password is gone, and no one else may use the broker's data; bring it back, "
+                "or begin anew with `sep-stream down --wipe`"
+            )
         private_folder(self._folder)
         return self.security.prepare()
 

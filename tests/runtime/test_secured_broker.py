@@ -330,7 +330,6 @@ def test_the_controller_takes_only_the_brokers_certificate(secured: Secured) -> 
         AdminClient(anonymous).list_topics(timeout=2)
 
 
-@pytest.mark.slow
 def test_a_running_brokers_certificate_is_renewed_and_taken_up(secured: Secured) -> None:
     folder, pid = secured.kafka.security, secured.kafka.status().pid
     authority = Authority((folder.path / "ca.key").read_text(), folder.authority.read_text())

@@ -101,6 +101,20 @@ def test_a_data_folder_stays_plain_or_secured(tmp_path: Path, monkeypatch: pytes
         EmbeddedKafka(tmp_path / "secured").start(lambda message: None)
 
 
+def test_a_lost_admin_password_is_told_and_not_made_anew(
+    folder: SecurityFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "kafka_runtime", lambda progress: None)
+    meta = folder.data_dir / "kafka" / "data" / "meta.properties"
+    meta.parent.mkdir(parents=True)
+    meta.write_text("")
+    password = folder.password_file("admin")
+    password.unlink()
+    with pytest.raises(ConfigurationError, match=f"{password}: the admin's password is gone, .*down --wipe"):
+        EmbeddedKafka(folder.data_dir).start(lambda message: None, secure=True)
+    assert not password.exists()
+
+
 def test_wiping_takes_certificates_and_passwords_too(folder: SecurityFolder) -> None:
     EmbeddedKafka(folder.data_dir).wipe()
     assert not folder.exists()

@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
 
-from sep_stream.errors import ConfigurationError
-from sep_stream.runtime.asker import tls_fault
+from sep_stream.errors import ConfigurationError, DependencyError
+from sep_stream.runtime.asker import Asker, tls_fault
 from sep_stream.runtime.certificates import Authority, end_of, ends_soon
 from sep_stream.runtime.kafka_config import librdkafka, ssl_context
 from sep_stream.runtime.settings import Settings
@@ -92,9 +94,12 @@ def test_a_certificate_that_is_refused_is_told_with_address_and_remedy(
     own: bool,
     told: str,
 ) -> None:
+    """By librdkafka itself, which only does not say why."""
     address = serve((authority if own else Authority.make()).issue(names, end))
-    with pytest.raises(AssertionError, match=f"the broker at {address} is not trusted: .*{told}"):
-        raise AssertionError(tls_fault(trusting(address, authority, tmp_path)))
+    asker = Asker(trusting(address, authority, tmp_path), AdminClient)
+    with pytest.raises(DependencyError, match=f"the broker at {address} is not trusted: .*{told}"):
+        asker.ask(lambda left_s: asker.client.list_topics(timeout=left_s), 6.0, "the cluster")
+    assert "certificate verify failed" in asker._complaints[KafkaError._SSL]
 
 
 def test_a_server_without_tls_is_told(authority: Authority, serve: Callable[[str | None], str], tmp_path: Path) -> None:
