@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-_NAME, _COUNT, _ACTION = (os.environ.get("SEP_FAILPOINT", "").split(":") + ["", ""])[:3]
+_NAME, _COUNT, _ACTION = [*os.environ.get("SEP_FAILPOINT", "").split(":"), "", ""][:3]
 _left = int(_COUNT or 1)
 
 
