@@ -8,9 +8,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,8 @@ EVENTS_A_DAY: Final = 1440 * PER_MINUTE * len(SYMBOLS)
 TOPOLOGY: Final = Topology.load()
 SCHEMAS: Final = load_schemas(resource("schemas") / "avro")
 BASELINES: Final = Path(__file__).resolve().parent / "baselines"
+EVENT_SCHEMA: Final = resource("schemas") / "avro" / "market_event.avsc"
+"""What a baseline decodes with."""
 PACKAGES: Final = ("numpy", "numba", "faust-streaming", "aiokafka", "confluent-kafka", "fastavro")
 
 
@@ -132,6 +135,22 @@ def broker() -> Iterator[tuple[str, Path]]:
             yield address, Path(name)
         finally:
             kafka.stop()
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The process and its log, `folder/process.log`; killed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "process.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
+    try:
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
 
 
 def fresh_topics(address: str, folder: Path, prefix: str) -> Settings:

@@ -20,17 +20,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from _bench import BASELINES, Figure, broker, fresh_topics, main, note, publish, quotes
+from _bench import BASELINES, EVENT_SCHEMA, TOPOLOGY, Figure, broker, fresh_topics, main, note, publish, quotes
 from confluent_kafka.admin import AdminClient
 
 from sep_stream.runtime import topics
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
-from sep_stream.runtime.topology import Topology
 
 EXPECTED_PER_S: Final = 400_000
 """The topic holds what lasts so fast a worker for the time asked for."""
@@ -91,7 +89,7 @@ def worker(settings: Settings, events: int) -> tuple[float, float]:
 def start_over(settings: Settings) -> None:
     """All topics but the events', and the groups, made anew."""
     admin = AdminClient(librdkafka(settings))
-    derived = [settings.topic(t.name) for t in Topology.load().topics if t.name != "market.events"]
+    derived = [settings.topic(t.name) for t in TOPOLOGY.topics if t.name != "market.events"]
     for future in admin.delete_topics(derived).values():
         future.result(30)
     group = settings.prefix + "convert"
@@ -100,7 +98,7 @@ def start_over(settings: Settings) -> None:
     deadline_s = time.monotonic() + 30
     while set(derived) & set(admin.list_topics(timeout=10).topics) and time.monotonic() < deadline_s:
         time.sleep(0.1)
-    topics.create(settings, Topology.load())
+    topics.create(settings, TOPOLOGY)
 
 
 def watch_memory(process: subprocess.Popen[bytes], memory: list[int]) -> None:
@@ -119,7 +117,7 @@ def moment(line: dict[str, Any]) -> float:
 
 def baseline(script: str, settings: Settings, seconds: float, run: int) -> float:
     """Events a second that a baseline tells of its steady part."""
-    topic, schema = settings.topic("market.events"), Path(__file__).resolve().parent.parent / "schemas"
+    topic = settings.topic("market.events")
     state = settings.data_dir / "baseline"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
@@ -127,7 +125,7 @@ def baseline(script: str, settings: Settings, seconds: float, run: int) -> float
     start = ["uv", "run", "--quiet", "--script"] if uses_own else [sys.executable]
     done = subprocess.run(
         [*start, str(BASELINES / script), str(settings.brokers), topic, f"{script}-{run}", str(seconds),
-         str(schema / "avro" / "market_event.avsc")],
+         str(EVENT_SCHEMA)],
         capture_output=True, text=True, check=False, cwd=state, timeout=seconds + BASELINE_EXTRA_S,
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("events_per_s ")]

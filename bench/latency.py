@@ -19,7 +19,21 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from _bench import BASELINES, SCHEMAS, SEED, SYMBOLS, TOPOLOGY, Figure, broker, fresh_topics, main, note, publish
+from _bench import (
+    BASELINES,
+    EVENT_SCHEMA,
+    SCHEMAS,
+    SEED,
+    SYMBOLS,
+    TOPOLOGY,
+    Figure,
+    broker,
+    fresh_topics,
+    main,
+    note,
+    publish,
+    running,
+)
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -86,7 +100,7 @@ def worker(settings: Settings, history: Sequence[EventBatch]) -> Iterator[None]:
     catch_up = [sys.executable, "-m", "sep_stream", "worker"]
     environment = {**os.environ, **settings.environment()}
     subprocess.run([*catch_up, "--until-caught-up"], env=environment, capture_output=True, check=True)
-    with running(catch_up, environment, settings):
+    with staying(catch_up, environment, settings):
         yield
 
 
@@ -96,25 +110,19 @@ def faust_hops(settings: Settings) -> Iterator[None]:
     admin = AdminClient(librdkafka(settings))
     for future in admin.create_topics([NewTopic(name, settings.partitions, 1) for name in names]).values():
         future.result(30)
-    schema = Path(__file__).resolve().parent.parent / "schemas" / "avro" / "market_event.avsc"
-    command = [sys.executable, str(BASELINES / "faust_hops.py"), str(settings.brokers), str(schema),
+    command = [sys.executable, str(BASELINES / "faust_hops.py"), str(settings.brokers), str(EVENT_SCHEMA),
                settings.topic("market.events"), *names]  # fmt: skip
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with running(command, dict(os.environ), settings):
+    with staying(command, dict(os.environ), settings):
         yield
 
 
 @contextmanager
-def running(command: Sequence[str], environment: dict[str, str], settings: Settings) -> Iterator[None]:
-    with (settings.data_dir / "process.log").open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=settings.data_dir)
-    try:
+def staying(command: Sequence[str], environment: dict[str, str], settings: Settings) -> Iterator[None]:
+    """A process that has to be there still when the block ends."""
+    with running(command, environment, settings.data_dir) as (process, log):
         yield
         if process.poll() is not None:
-            sys.exit(f"{command[1:3]} ended: {(settings.data_dir / 'process.log').read_text()[-2000:]}")
-    finally:
-        process.kill()
-        process.wait()
+            sys.exit(f"{command[1:3]} ended: {log.read_text()[-2000:]}")
 
 
 def latency_ms(

@@ -12,17 +12,14 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-from _bench import BASELINES, SYMBOLS, TOPOLOGY, Figure, broker, fresh_topics, main, note, publish, quotes
+from _bench import BASELINES, SYMBOLS, TOPOLOGY, Figure, broker, fresh_topics, main, note, publish, quotes, running
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -67,36 +64,23 @@ def next_output_s(settings: Settings, last: EventBatch, runs: int) -> list[float
     found: list[float] = []
     command = [sys.executable, "-m", "sep_stream", "worker", "--stages", "convert"]
     environment = {**os.environ, **settings.environment(), "SEP_GROUP_INSTANCE": "bench"}
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with started(command, environment, settings):
+    with running(command, environment, settings.data_dir):
         await_caught_up(settings)
     one = last.take(np.flatnonzero(last.instrument == last.instrument[-1])[-1:])
     for run in range(1, runs + 1):
         ends = bar_ends(settings)
         at = replace(one, event_time=one.event_time + run * MINUTE_US, sequence=one.sequence + run)
         begun_s = time.perf_counter()
-        with started(command, environment, settings):
+        with running(command, environment, settings.data_dir) as (_, log):
             publish(settings, iter([at]))
             while bar_ends(settings) == ends:
                 if time.perf_counter() - begun_s > OUTPUT_S_MAX:
-                    sys.exit(f"no bar within {OUTPUT_S_MAX:.0f} s: {(settings.data_dir / 'log').read_text()[-2000:]}")
+                    sys.exit(f"no bar within {OUTPUT_S_MAX:.0f} s: {log.read_text()[-2000:]}")
                 time.sleep(0.02)
             found.append(time.perf_counter() - begun_s)
             note(f"next bar after {found[-1]:.2f} s")
             await_caught_up(settings)
     return found
-
-
-@contextmanager
-def started(command: list[str], environment: dict[str, str], settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, killed at the end."""
-    with (settings.data_dir / "log").open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=settings.data_dir)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def await_caught_up(settings: Settings) -> None:
@@ -136,14 +120,12 @@ def table_recovery_s(settings: Settings) -> float:
     producer.flush()
     producer.produce(topic, b"event", b"EUR/USD")
     producer.flush()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(BASELINES / "faust_table.py"), str(settings.brokers), settings.prefix, topic]
     begun_s = time.perf_counter()
-    with started(command, dict(os.environ), settings) as process:
-        log = settings.data_dir / "log"
+    with running(command, dict(os.environ), settings.data_dir) as (process, log):
         while "first event handled" not in log.read_text():
             if process.poll() is not None or time.perf_counter() - begun_s > CAUGHT_UP_S_MAX:
-                sys.exit(f"the Faust table failed: {Path(log).read_text()[-2000:]}")
+                sys.exit(f"the Faust table failed: {log.read_text()[-2000:]}")
             time.sleep(0.02)
         return time.perf_counter() - begun_s
 

@@ -11,23 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import faust
+from _stock import run, stock_app
 
 BROKER, SCHEMA, TOPIC, *HOPS = sys.argv[1:]
 schema = fastavro.schema.load_schema(Path(SCHEMA))
 
-app = faust.App(
-    f"bench-{TOPIC}",
-    broker=f"kafka://{BROKER}",
-    store="memory://",
-    autodiscover=False,
-    topic_disable_leader=True,
-    topic_allow_declare=False,
-    consumer_auto_offset_reset="earliest",
-    producer_acks=-1,
-    producer_linger=0,
-    stream_buffer_maxsize=65_536,
-    stream_wait_empty=False,
+app = stock_app(
+    f"bench-{TOPIC}", BROKER, producer_acks=-1, producer_linger=0, stream_buffer_maxsize=65_536, stream_wait_empty=False
 )
 
 
@@ -51,5 +41,4 @@ for k, (source, target) in enumerate(zip([TOPIC, *HOPS], HOPS, strict=False)):
     hop(source, target, decodes=k == 0)
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["worker", "--without-web", "--loglevel", "error"]  # its web server would listen on all interfaces
-    app.main()
+    run(app)

@@ -8,18 +8,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import faust
+from _stock import run, stock_app
 
 BROKER, PREFIX, TOPIC = sys.argv[1:]
 
-app = faust.App(
+app = stock_app(
     f"bench-{PREFIX}".rstrip("."),
-    broker=f"kafka://{BROKER}",
-    store="memory://",
-    autodiscover=False,
-    topic_disable_leader=True,
-    topic_allow_declare=False,
-    consumer_auto_offset_reset="earliest",
+    BROKER,
     consumer_max_fetch_size=8 * 1024 * 1024,
     broker_max_poll_records=10_000,
     stream_recovery_delay=0.0,
@@ -35,5 +30,4 @@ async def handle(stream: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["worker", "--without-web", "--loglevel", "error"]  # its web server would listen on all interfaces
-    app.main()
+    run(app)

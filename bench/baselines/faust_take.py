@@ -13,26 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import faust
+from _stock import LARGE_BUFFERS, run, stock_app
 
 BROKER, TOPIC, GROUP, SECONDS, SCHEMA = sys.argv[1:]
 TAKEN_MAX = 500
 WITHIN_S = 0.5
 schema = fastavro.schema.load_schema(Path(SCHEMA))
 
-app = faust.App(
-    f"bench-{GROUP}",
-    broker=f"kafka://{BROKER}",
-    store="memory://",
-    autodiscover=False,
-    topic_disable_leader=True,
-    topic_allow_declare=False,
-    consumer_auto_offset_reset="earliest",
-    consumer_max_fetch_size=8 * 1024 * 1024,
-    broker_max_poll_records=10_000,
-    stream_buffer_maxsize=65_536,
-    stream_wait_empty=False,
-)
+app = stock_app(f"bench-{GROUP}", BROKER, **LARGE_BUFFERS)
 
 
 @app.agent(app.topic(TOPIC, value_serializer="raw", key_serializer="raw"))
@@ -50,5 +38,4 @@ async def decode(stream: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["worker", "--without-web", "--loglevel", "error"]  # its web server would listen on all interfaces
-    app.main()
+    run(app)
