@@ -6,11 +6,12 @@ import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from sep_stream.runtime.logs import configure_logs
+from sep_stream.runtime.security_folder import ADMIN, as_role
 from sep_stream.runtime.settings import Settings
 
 _FLAGS = (
@@ -22,6 +23,16 @@ _FLAGS = (
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
     click.option("--log-format", type=click.Choice(["console", "json"])),
 )
+
+_ROLE: Final = {
+    "up": ADMIN,
+    "topics": ADMIN,
+    "doctor": ADMIN,
+    "ingest": "ingest",
+    "model": "model",
+    "worker": None,  # by its stages
+}
+"""As which role a command uses a secured embedded broker; all others only read."""
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,6 +60,9 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             log_format=log_format,
         )
         configure_logs(settings.log_level, settings.log_format)
+        role = _ROLE.get(click.get_current_context().command_path.split()[1], "read")
+        if role is not None:
+            settings = as_role(settings, role)
         return command(settings, *args, **kwargs)
 
     for option in reversed(_FLAGS):

@@ -15,13 +15,14 @@ from sep_stream.runtime.settings import Settings
 Examples:
   sep-stream demo
   sep-stream demo candles.csv --instrument GBP/USD
-  sep-stream demo --keep"""
+  sep-stream demo --secure --keep"""
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--instrument", help="Whose prices the files hold, e.g. EUR/USD.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of the synthetic market.")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(min=8), help="Synthetic trading days.")
 @click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
+@click.option("--secure", is_flag=True, help="On a broker with TLS, a user for each role, and ACLs.")
 @click.option("--keep", is_flag=True, help="Leave the stack running at the end.")
 @settings_options
 def demo(
@@ -31,6 +32,7 @@ def demo(
     seed: int,
     days: int,
     assume_utc: bool,
+    secure: bool,
     keep: bool,
 ) -> None:
     """Start Kafka, publish history, train a model on its first part, run a worker on the rest and show its signals.
@@ -46,6 +48,6 @@ def demo(
     instruments = Topology.load().instruments
     if files:
         played = market.from_files(instruments, files, str(instrument), assume_utc)
-        story.tell(settings, lambda: played, keep)
+        story.tell(settings, lambda: played, secure, keep)
     else:
-        story.tell(settings, lambda: market.synthetic(instruments, seed, days), keep)
+        story.tell(settings, lambda: market.synthetic(instruments, seed, days), secure, keep)

@@ -15,6 +15,7 @@ import click
 
 from sep_stream.cli._common import settings_options
 from sep_stream.errors import SepError
+from sep_stream.runtime.security_folder import SecurityFolder
 from sep_stream.runtime.settings import Settings
 
 FREE_BYTES_MIN: Final = 1 << 30
@@ -57,11 +58,15 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _guarded("resources", lambda: _resources())
     yield _guarded("embedded", _embedded)
     yield _guarded("data folder", lambda: _data_folder(settings.data_dir))
+    if SecurityFolder(settings.data_dir).exists():
+        yield _guarded("security", lambda: _security(SecurityFolder(settings.data_dir)))
     yield _guarded("models", lambda: _models(settings))
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
         yield _guarded("topics", lambda: _topics(settings))
+        if settings.security_protocol != "PLAINTEXT":
+            yield _guarded("acls", lambda: _acls(settings))
 
 
 def _guarded(check: str, look: Callable[[], Finding]) -> Finding:
@@ -101,6 +106,15 @@ def _data_folder(folder: Path) -> Finding:
     return Finding("data folder", free >= FREE_BYTES_MIN, detail, "" if free >= FREE_BYTES_MIN else "make room")
 
 
+def _security(folder: SecurityFolder) -> Finding:
+    from sep_stream.runtime.certificates import end_of
+
+    faults = list(folder.faults())
+    remedy = "`sep-stream up --secure` renews certificates; `chmod go-rwx` closes files" if faults else ""
+    detail = f"{folder.path}, the broker's certificate ends {end_of(folder.server):%Y-%m-%d}"
+    return Finding("security", not faults, "; ".join(faults) or detail, remedy)
+
+
 def _models(settings: Settings) -> Finding:
     from sep_stream.stores.model_store import list_models
 
@@ -114,6 +128,16 @@ def _broker(settings: Settings) -> Finding:
 
     address = resolve_brokers(settings)
     return Finding("broker", True, f"{len(broker_ids(settings))} at {address}")
+
+
+def _acls(settings: Settings) -> Finding:
+    from sep_stream.runtime.acls import show
+    from sep_stream.runtime.topology import Topology
+
+    state = show(settings, Topology.load())
+    drift = [f"missing: {acl}" for acl in state.missing] + [f"not declared: {acl}" for acl in state.extra]
+    remedy = "see `sep-stream topics acl apply`, with --prune for what is not declared" if drift else ""
+    return Finding("acls", not drift, "; ".join(drift) or f"{len(state.in_force)} as declared", remedy)
 
 
 def _topics(settings: Settings) -> Finding:

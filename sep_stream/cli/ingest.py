@@ -205,7 +205,7 @@ def _publisher(settings: Settings) -> Publisher:
     from sep_stream.sources.publisher import Publisher
 
     topology = Topology.load()
-    topics.check(settings, topology)
+    topics.check(settings, topology, ["ingest"])
     schemas = load_schemas(resource("schemas") / "avro")
     name = settings.topic("market.events")
     return Publisher(librdkafka(settings), schemas, topology.instruments, name, settings.partitions)

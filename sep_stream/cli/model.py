@@ -139,7 +139,7 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     manifest = _find(settings, model_id)
     load_model(manifest.folder)  # what is damaged is not put in force
     topology = Topology.load()
-    check(settings, topology)
+    check(settings, topology, ["model"])
     symbols = [topology.instruments[topology.instruments.position(name)].symbol for name in instruments] or sorted(
         {library.symbol for library in manifest.libraries}
     )

@@ -15,7 +15,8 @@ from sep_stream.cli._refused import count_lines, count_rows
 from sep_stream.errors import InputError
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.log_reader import LogReader
-from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.security_folder import ADMIN
+from sep_stream.runtime.settings import NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
 
 if TYPE_CHECKING:
@@ -25,24 +26,41 @@ COUNTED_RECORDS_MAX: Final = 200_000
 """Of a topic of refused records; a second's reading."""
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  sep-stream up
+  sep-stream up --secure"""
+)
+@click.option(
+    "--secure", is_flag=True, help="With TLS, a user for each role, and ACLs. A data folder stays as it began."
+)
 @settings_options
-def up(settings: Settings) -> None:
+def up(settings: Settings, secure: bool) -> None:
     """Start the embedded Kafka broker and make the topics. Does nothing where both are there.
 
-    \b
-    Example:
-      sep-stream up
+    With --secure the certificates and passwords lie in `security` in --data-dir, for its owner alone. Commands that
+    use this broker log in by themselves, each as the role that its work needs; others take ROLE.toml as --config.
     """
     from sep_stream.runtime.topics import create
+    from sep_stream.runtime.users import admit_roles
 
-    address = EmbeddedKafka(settings.data_dir).start(progress)
-    made = create(settings.model_copy(update={"brokers": address}), Topology.load())
+    kafka, topology = EmbeddedKafka(settings.data_dir), Topology.load()
+    address = kafka.start(progress, secure)
+    settings = settings.model_copy(update={"brokers": address, **NO_SECURITY})
+    made = create(settings.model_copy(update=kafka.security.credentials(ADMIN)), topology)
     click.echo(f"Kafka runs at {address}, data in {settings.data_dir}; {len(made)} topics made")
+    if secure:
+        before = admit_roles(settings, kafka.security, topology)
+        click.echo(f"it takes TLS and users alone; {len(before.missing)} ACLs made, {len(before.extra)} not declared")
+        click.echo(
+            f"commands with this --data-dir log in by themselves; others: --config {kafka.security.path}/ROLE.toml"
+        )
+        click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
 
 
 @click.command()
-@click.option("--wipe", is_flag=True, help="Delete the broker's data as well; asks first.")
+@click.option("--wipe", is_flag=True, help="Delete the broker's data, certificates and passwords as well; asks first.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @settings_options
 def down(settings: Settings, wipe: bool, yes: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from sep_stream.cli._common import settings_options
+from sep_stream.runtime import acls
 from sep_stream.runtime import topics as admin
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
@@ -15,7 +17,7 @@ from sep_stream.runtime.topology import Topology
 
 @click.group()
 def topics() -> None:
-    """The topics of topology/topics.toml on the broker. Nothing here ever deletes one."""
+    """The topics of topology/topics.toml on the broker, and who may use them. Nothing here ever deletes a topic."""
 
 
 @topics.command()
@@ -81,3 +83,59 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 
 def _row(state: admin.TopicState) -> dict[str, Any]:
     return {"topic": state.full_name, "partitions": state.partitions, "drift": list(state.drift)}
+
+
+@topics.group()
+def acl() -> None:
+    """Who may do what: the roles of topology/roles.toml as ACLs of the broker. A role is the user of its name."""
+
+
+@acl.command()
+@click.option("--prune", is_flag=True, help="Delete what the declared roles have beyond their declaration; asks first.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@settings_options
+def apply(settings: Settings, prune: bool, yes: bool) -> None:
+    """Make the ACLs that are missing, and wait until they are in force.
+
+    ACLs of other users are left alone. Those of a declared role under another --prefix count as undeclared too.
+
+    \b
+    Example:
+      sep-stream topics acl apply --prune
+    """
+    before = acls.apply(settings, Topology.load())
+    for made in before.missing:
+        click.echo(f"made {made}")
+    click.echo(f"{len(before.missing)} ACLs made, {len(before.in_force)} were there")
+    for extra in before.extra:
+        click.echo(f"not declared: {extra}")
+    if not before.extra:
+        return
+    if not prune:
+        click.echo(f"{len(before.extra)} are not declared; --prune deletes them")
+    elif yes or click.confirm(f"Delete these {len(before.extra)} ACLs?"):
+        acls.prune(settings, before.extra)
+        click.echo(f"{len(before.extra)} ACLs deleted")
+    else:
+        click.echo("nothing is deleted")
+
+
+@acl.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options
+def show(settings: Settings, as_json: bool) -> None:
+    """Show the ACLs of the declared roles: in force, missing, or there without being declared.
+
+    \b
+    Example:
+      sep-stream topics acl show
+    """
+    state = acls.show(settings, Topology.load())
+    if as_json:
+        click.echo(json.dumps(asdict(state)))
+        return
+    for name, found in (("in force", state.in_force), ("missing", state.missing), ("not declared", state.extra)):
+        for acl in found:
+            click.echo(f"{name:12}  {acl}")
+    drift = f"{len(state.missing)} missing, {len(state.extra)} not declared"
+    click.echo(drift if state.missing or state.extra else f"{len(state.in_force)} ACLs as declared")

@@ -53,6 +53,7 @@ def worker(
     elsewhere, to share the partitions.
     """
     from sep_stream.runtime import topics
+    from sep_stream.runtime.security_folder import as_role
     from sep_stream.runtime.topology import Topology
     from sep_stream.worker.runner import Worker, check_stages
     from sep_stream.worker.supervisor import Supervisor
@@ -62,7 +63,8 @@ def worker(
         names = check_stages([name.strip() for name in stages.split(",") if name.strip()])
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--stages") from error
-    topics.check(settings, Topology.load())
+    settings = as_role(settings, names[0] if len(names) == 1 else "worker")
+    topics.check(settings, Topology.load(), names)
     warm_up(names)
     if processes is None:
         _run(Worker(settings, names, engine, until_caught_up, rebuild_state))

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +50,9 @@ class ConvertParameters:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """An event that was not used. row: in the batch, or -1 for one held since an earlier batch."""
+class Rejection(NamedTuple):
+    """An event that was not used. row: in the batch, or -1 for one held since an earlier batch. (A tuple: there may
+    be a flood of them.)"""
 
     row: int
     offset: int
@@ -182,9 +182,11 @@ class MarketDataConverter:
         for instrument in np.flatnonzero(self.rows["held"]).tolist():
             if held_row[instrument] >= 0:
                 self._held[instrument] = raw(int(held_row[instrument]))
-        for row in np.flatnonzero((reason != Reason.OK) & (reason != Reason.DUPLICATE) & (reason < HELD)).tolist():
-            code = Reason(int(reason[row]))
-            yield Rejection(row, int(batch.offset[row]), code, int(batch.instrument[row]), *raw(row))
+        rows = np.flatnonzero((reason != Reason.OK) & (reason != Reason.DUPLICATE) & (reason < HELD))
+        codes = {code: Reason(code) for code in np.unique(reason[rows]).tolist()}
+        columns = (rows, batch.offset[rows], reason[rows], batch.instrument[rows])
+        for row, offset, code, instrument in zip(*(column.tolist() for column in columns), strict=True):
+            yield Rejection(row, offset, codes[code], instrument, *raw(row))
 
     def _windows(
         self, bars: npt.NDArray[np.void], count_before: npt.NDArray[np.int64]

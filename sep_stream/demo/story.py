@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -34,8 +34,10 @@ from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogFollower, LogReader
 from sep_stream.runtime.resources import resource
-from sep_stream.runtime.settings import Settings
+from sep_stream.runtime.security_folder import ADMIN
+from sep_stream.runtime.settings import ENVIRONMENT_PREFIX, NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
+from sep_stream.runtime.users import admit_roles
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
@@ -58,7 +60,7 @@ Take = Callable[[float], None]
 """Takes in the signals that come within so many seconds."""
 
 
-def tell(settings: Settings, make_market: Callable[[], Market], keep: bool) -> None:
+def tell(settings: Settings, make_market: Callable[[], Market], secure: bool, keep: bool) -> None:
     """Play a market on an embedded broker of its own, below the settings' data folder."""
     console = Console()
     topology, schemas = Topology.load(), load_schemas(resource("schemas") / "avro")
@@ -70,21 +72,29 @@ def tell(settings: Settings, make_market: Callable[[], Market], keep: bool) -> N
         if not keep:
             stack.callback(kafka.stop)
         with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(kafka.start, lambda message: console.print(f"· {message}"))
+            starting = beside.submit(kafka.start, lambda message: console.print(f"· {message}"), secure)
             market = make_market()
             console.print(f"· {market.title}", style="bold")
             address = starting.result()
         settings = settings.model_copy(
             update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
+            | NO_SECURITY
         )
-        topics.create(settings, topology)
-        check_worker = stack.enter_context(_worker(settings, folder / "worker.log", console))
-        _play(settings, topology, schemas, market, console, check_worker)
+
+        def as_role(name: str) -> Settings:
+            return settings.model_copy(update=kafka.security.credentials(name))
+
+        topics.create(as_role(ADMIN), topology)
+        if secure:
+            before = admit_roles(settings, kafka.security, topology)
+            console.print(f"· secured: TLS, {len(topology.roles)} users, {len(before.missing)} ACLs")
+        check_worker = stack.enter_context(_worker(as_role("worker"), folder / "worker.log", console))
+        _play(as_role, topology, schemas, market, console, check_worker)
         check_worker()
     if keep:
         console.print(
             f"\nThe stack runs on at {address}. Look around:\n"
-            f"  sep-stream tail signals --brokers {address} --prefix {PREFIX} --from beginning --count 5\n"
+            f"  sep-stream tail signals --data-dir {folder} --prefix {PREFIX} --from beginning --count 5\n"
             f"  sep-stream status --data-dir {folder} --prefix {PREFIX}\n"
             f"  sep-stream down --data-dir {folder} --wipe",
             soft_wrap=True,
@@ -103,7 +113,8 @@ def _worker(settings: Settings, log: Path, console: Console) -> Iterator[Callabl
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", "worker"],
-            env={**os.environ, **settings.environment()}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            env=_without_settings(os.environ) | settings.environment(),
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
     console.print(f"· a worker runs, pid {process.pid}, log {log}")
 
@@ -122,8 +133,14 @@ def _worker(settings: Settings, log: Path, console: Console) -> Iterator[Callabl
             process.wait()
 
 
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are no settings: those of the demo's own broker are given whole."""
+    names = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in environment.items() if name not in names}
+
+
 def _play(
-    settings: Settings,
+    as_role: Callable[[str], Settings],
     topology: Topology,
     schemas: Schemas,
     market: Market,
@@ -132,14 +149,19 @@ def _play(
 ) -> None:
     begun_s = time.monotonic()
     cut = market.history_rows
+    settings = as_role("read")
     with Publisher(
-        librdkafka(settings), schemas, topology.instruments, settings.topic("market.events"), settings.partitions
+        librdkafka(as_role("ingest")),
+        schemas,
+        topology.instruments,
+        settings.topic("market.events"),
+        settings.partitions,
     ) as publisher:
         publisher.publish(market.events.take(slice(0, cut)))
         publisher.flush()
         seconds = time.monotonic() - begun_s
         console.print(f"· published {cut:,} events of history, {cut / seconds:,.0f} a second")
-        _model(settings, topology, schemas, market, console)
+        _model(as_role("model"), topology, schemas, market, console)
         follower = LogReader(settings).follow(settings.topic("signals"), dict.fromkeys(range(settings.partitions), 0))
         tally = SignalTally(schemas)
         with Live(_table(tally, market), console=console, refresh_per_second=4, transient=True) as live:

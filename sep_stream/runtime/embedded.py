@@ -21,8 +21,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 
-from sep_stream.errors import DependencyError
+from sep_stream.errors import ConfigurationError, DependencyError
+from sep_stream.runtime.certificates import SERVER_NAME
 from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, aot_cache_file, kafka_runtime
+from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.private_files import private_folder, write_private
+from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
+from sep_stream.runtime.settings import Settings
 
 HOST: Final = "127.0.0.1"
 START_S_MAX: Final = 60.0
@@ -54,6 +59,7 @@ class BrokerStatus:
     pid: int | None = None
     version: str = KAFKA_VERSION
     log: str | None = None
+    secured: bool = False
 
 
 class EmbeddedKafka:
@@ -62,13 +68,20 @@ class EmbeddedKafka:
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir.expanduser().absolute() / "kafka"
         self._log = self._folder / "kafka.log"
+        self.security = SecurityFolder(data_dir)
 
-    def start(self, progress: Progress) -> str:
-        """Start the broker unless it runs, wait until it answers, and return its address."""
+    def start(self, progress: Progress, secure: bool = False) -> str:
+        """Start the broker unless it runs, wait until it answers, and return its address.
+
+        secure: with TLS, users and ACLs. A data folder stays as it began: ConfigurationError otherwise.
+        """
         runtime = kafka_runtime(progress)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / "lock", timeout=LOCK_S_MAX):
+                self._refuse_change(secure)
+                if secure and self._prepare_security() and self.stop():
+                    progress("the certificate was renewed; starting Kafka again")
                 record = self._running()
                 if record is None:
                     progress("starting Kafka")
@@ -79,6 +92,30 @@ class EmbeddedKafka:
         except OSError as error:
             raise DependencyError(f"{self._folder}: cannot keep the broker there: {error.strerror or error}") from error
         return _address(record)
+
+    def _refuse_change(self, secure: bool) -> None:
+        is_formatted, is_secured = self._meta.exists(), self.security.exists()
+        if secure and is_formatted and not is_secured:
+            raise ConfigurationError(
+                f"{self._folder}: holds the data of a broker without security, which can't be secured afterwards; "
+                "choose another --data-dir, or delete it with `sep-stream down --wipe`"
+            )
+        if is_secured and not secure:
+            raise ConfigurationError(
+                f"{self._folder}: this broker is secured; start it with `sep-stream up --secure`, "
+                "or choose another --data-dir"
+            )
+
+    def _prepare_security(self) -> bool:
+        """Make or renew keys and passwords; True if a broker that runs has another certificate."""
+        password = self.security.password_file(ADMIN)
+        if self._meta.exists() and not password.exists():
+            raise ConfigurationError(
+                f"{password}: the admin's password is gone, and no one else may use the broker's data; bring it back, "
+                "or begin anew with `sep-stream down --wipe`"
+            )
+        private_folder(self._folder)
+        return self.security.prepare()
 
     def stop(self) -> bool:
         """Stop the broker, by force if it does not go; False if none ran."""
@@ -104,16 +141,17 @@ class EmbeddedKafka:
             draft.replace(aot_cache_file())
 
     def wipe(self) -> None:
-        """Delete the broker's folder; it must not run."""
+        """Delete the broker's folder, certificates and passwords; it must not run."""
         if self._running() is not None:
             raise DependencyError(f"{self._folder}: the broker runs; stop it first")
         shutil.rmtree(self._folder, ignore_errors=True)
+        self.security.wipe()
 
     def status(self) -> BrokerStatus:
         record = self._running()
         if record is None:
-            return BrokerStatus(False)
-        return BrokerStatus(True, _address(record), record.pid, record.version, str(self._log))
+            return BrokerStatus(False, secured=self.security.exists())
+        return BrokerStatus(True, _address(record), record.pid, record.version, str(self._log), self.security.exists())
 
     def address(self) -> str:
         """Where the broker listens. DependencyError if it does not run."""
@@ -124,6 +162,10 @@ class EmbeddedKafka:
                 "start it with `sep-stream up`, or name yours with --brokers"
             )
         return _address(record)
+
+    @property
+    def _meta(self) -> Path:
+        return self._folder / "data" / "meta.properties"
 
     @property
     def _own_aot_cache(self) -> Path:
@@ -146,11 +188,12 @@ class EmbeddedKafka:
     def _launch(self, runtime: JavaRuntime) -> _Record:
         port, controller_port = self._ports()
         config = self._folder / "server.properties"
-        config.write_text(_properties(self._folder / "data", port, controller_port))
-        if not (self._folder / "data" / "meta.properties").exists():
-            self._java(
-                runtime, "kafka.tools.StorageTool", "format", f"--cluster-id={_cluster_id()}", f"--config={config}"
-            )
+        settings = _properties(self._folder / "data", port, controller_port)
+        if self.security.exists():
+            settings |= _secure_properties(self.security, port, controller_port)
+        config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        if not self._meta.exists():
+            self._format(runtime, config)
         logging = self._folder / "log4j2.properties"
         logging.write_text(_LOG4J)
         aot_flag = (
@@ -180,11 +223,27 @@ class EmbeddedKafka:
             file.write_text(json.dumps(ports))
         return ports[0], ports[1]
 
+    def _format(self, runtime: JavaRuntime, config: Path) -> None:
+        """Make the data folder; a secured one with its first user, who makes the others."""
+        users = []
+        if self.security.exists():
+            password = self.security.password_file(ADMIN).read_text()
+            users = [f"--add-scram=SCRAM-SHA-512=[name={ADMIN},password={password}]"]
+        self._java(
+            runtime, "kafka.tools.StorageTool", "format", f"--cluster-id={_cluster_id()}", f"--config={config}", *users
+        )
+
     def _java(self, runtime: JavaRuntime, *command: str) -> None:
-        done = subprocess.run(
-            [runtime.java, *_JVM_FLAGS, f"-XX:AOTCache={runtime.aot_cache}", "-cp", runtime.class_path, *command],
-            capture_output=True, text=True, timeout=START_S_MAX, check=False,
-        )  # fmt: skip
+        """Run a tool of Kafka's. Its arguments go through a file: a command line is for everybody to see."""
+        flags = [*_JVM_FLAGS, "-XX:-UsePerfData", f"-XX:AOTCache={runtime.aot_cache}", "-cp", runtime.class_path]
+        arguments = self._folder / "arguments"
+        write_private(arguments, "\n".join(map(_quoted, [*flags, *command])))
+        try:
+            done = subprocess.run(
+                [runtime.java, f"@{arguments}"], capture_output=True, text=True, timeout=START_S_MAX, check=False
+            )
+        finally:
+            arguments.unlink()
         if done.returncode:
             raise DependencyError(f"Kafka's {command[0]} failed:\n{_tail(done.stdout + done.stderr)}")
 
@@ -193,11 +252,18 @@ class EmbeddedKafka:
         while time.monotonic() < deadline_s:
             if self._running() is None:
                 break
-            if not _is_free(record.port) and _answers(_address(record)):
+            if not _is_free(record.port) and self._answers(_address(record)):
                 return
             time.sleep(_POLL_S)
         tail = _tail(self._log.read_text(errors="replace"))
         raise DependencyError(f"Kafka did not come up at {_address(record)}; the end of {self._log}:\n{tail}")
+
+    def _answers(self, address: str) -> bool:
+        client = Settings.model_construct(brokers=address, **self.security.credentials(ADMIN))
+        try:
+            return bool(AdminClient(librdkafka(client)).list_topics(timeout=2.0).brokers)
+        except KafkaException:
+            return False
 
 
 def _cluster_id() -> str:
@@ -207,13 +273,6 @@ def _cluster_id() -> str:
 
 def _address(record: _Record) -> str:
     return f"{HOST}:{record.port}"
-
-
-def _answers(address: str) -> bool:
-    try:
-        return bool(AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2.0).brokers)
-    except KafkaException:
-        return False
 
 
 def _is_free(port: int) -> bool:
@@ -241,9 +300,14 @@ def _tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
 
 
-def _properties(data: Path, port: int, controller_port: int) -> str:
+def _quoted(argument: str) -> str:
+    """As the Java launcher reads it from a file of arguments."""
+    return '"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _properties(data: Path, port: int, controller_port: int) -> dict[str, Any]:
     """One node that is broker and controller. Timeouts are short: nobody else votes."""
-    settings: dict[str, Any] = {
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
@@ -268,7 +332,38 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.min.isr": 1,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _secure_properties(security: SecurityFolder, port: int, controller_port: int) -> dict[str, Any]:
+    """What a secured node has in place of, and beside, `_properties`.
+
+    Clients come by TLS and SCRAM. The controller's listener takes only certificates of our own authority: users are
+    kept in the log that it has yet to read. The authority signs one, the broker's: to the controller it is the admin.
+    """
+    return {
+        "listeners": f"SASL_SSL://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"SASL_SSL://{HOST}:{port}",
+        "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:SSL",
+        "security.inter.broker.protocol": "SASL_SSL",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+        "config.providers": "dir",
+        "config.providers.dir.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required "
+            f'username="{ADMIN}" password="${{dir:{security.passwords}:{ADMIN}}}";'
+        ),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": security.server,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": security.authority,
+        "ssl.enabled.protocols": "TLSv1.3,TLSv1.2",
+        "listener.name.controller.ssl.client.auth": "required",
+        "ssl.principal.mapping.rules": f"RULE:^CN={SERVER_NAME}$/{ADMIN}/,DEFAULT",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{ADMIN}",
+        "allow.everyone.if.no.acl.found": "false",
+    }
 
 
 _LOG4J: Final = """\

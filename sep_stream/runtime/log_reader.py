@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from sep_stream.errors import DependencyError, InputError, StateError
-from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.errors import DependencyError, InputError, SepError, StateError
+from sep_stream.runtime.asker import Asker, denial, is_denial
+from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
+from sep_stream.runtime.roles import READER_GROUP
 from sep_stream.runtime.settings import Settings
 
 BATCH_RECORDS_MAX: Final = 50_000
 SILENCE_S_MAX: Final = 8.0
 """A read that brings nothing for this long before its end is an error."""
 REQUEST_TIMEOUT_S: Final = 6.0
-READER_GROUP: Final = "sep-stream-reader"
-"""Named because librdkafka wants one; nothing joins it or commits to it."""
 _POLL_S: Final = 0.25
-_RETRY_S: Final = 0.1
+_AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+"""A connection that is lost comes back, or the read's silence ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +45,49 @@ class LogReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._askers: dict[str, Consumer] = {}
+        self._reader_group = settings.prefix + READER_GROUP
+        self._askers: dict[str, Asker] = {}
 
     def partitions(self, topic: str) -> list[int]:
-        found = self._ask(lambda consumer, left_s: consumer.list_topics(topic, left_s)).topics[topic]
+        about = f"topic {topic!r}"
+        found = self._ask(lambda consumer, left_s: consumer.list_topics(topic, left_s), about).topics[topic]
         if found.error is not None:
-            raise InputError(f"topic {topic!r}: {found.error.str()}; `sep-stream topics create` makes the topics")
+            if is_denial(found.error):
+                raise DependencyError(denial(self._settings, about))
+            raise InputError(f"{about}: {found.error.str()}; `sep-stream topics create` makes the topics")
         return sorted(found.partitions)
 
     def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         """The partition's first offset and the one that the next record will get."""
         tp = TopicPartition(topic, partition)
-        low, high = self._ask(lambda consumer, left_s: consumer.get_watermark_offsets(tp, left_s, cached=False))
+        low, high = self._ask(
+            lambda consumer, left_s: consumer.get_watermark_offsets(tp, left_s, cached=False), f"topic {topic!r}"
+        )
         return int(low), int(high)
 
     def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int:
         """Offset of the first record with that timestamp or a later one; the end if there is none."""
         at = TopicPartition(topic, partition, time_ms)
-        [found] = self._ask(lambda consumer, left_s: consumer.offsets_for_times([at], left_s))
+        [found] = self._ask(lambda consumer, left_s: consumer.offsets_for_times([at], left_s), f"topic {topic!r}")
         return int(found.offset) if found.offset >= 0 else self.watermarks(topic, partition)[1]
 
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The group's committed offsets by partition; partitions without one are left out."""
         tps = [TopicPartition(topic, p) for p in partitions]
-        found = self._ask(lambda consumer, left_s: consumer.committed(tps, left_s), group)
+        about = f"consumer group {group!r}"
+        found = self._ask(lambda consumer, left_s: consumer.committed(tps, left_s), about, group)
         return {tp.partition: tp.offset for tp in found if tp.offset != OFFSET_INVALID}
 
-    def _ask(self, request: Callable[[Consumer, float], Any], group: str = READER_GROUP) -> Any:
-        """The answer to a request, which takes a timeout; asked again while the broker says that it can't tell yet."""
-        deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+    def _ask(self, request: Callable[[Consumer, float], Any], about: str, group: str | None = None) -> Any:
+        """The answer to a request, which takes a timeout."""
+        group = group or self._reader_group
         if group not in self._askers:
-            self._askers[group] = self._consumer(**{"group.id": group})
-        while True:
-            try:
-                return request(self._askers[group], max(_RETRY_S, deadline_s - time.monotonic()))
-            except KafkaException as error:
-                if not _is_passing(error.args[0]) or time.monotonic() > deadline_s:
-                    raise self._unavailable(error) from error
-            time.sleep(_RETRY_S)
+            self._askers[group] = Asker(self._settings, Consumer, **self._config(**{"group.id": group}))
+        asker = self._askers[group]
+        try:
+            return asker.ask(lambda left_s: request(asker.client, left_s), REQUEST_TIMEOUT_S, about)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
         """The records with start <= offset < stop, in batches of bounded size.
@@ -105,7 +111,7 @@ class LogReader:
         """Follow a topic from these offsets by partition; close it when done."""
         consumer = self._consumer(**{"enable.partition.eof": False})
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
-        return LogFollower(consumer)
+        return LogFollower(consumer, self._settings)
 
     def _until(self, consumer: Consumer, tp: TopicPartition, stop: int) -> Iterator[RecordBatch]:
         heard_s = time.monotonic()
@@ -125,7 +131,7 @@ class LogReader:
                         f"{tp.topic}/{tp.partition}: the log ends at offset {end}, expected it up to {stop}"
                     )
                 return
-            _raise_fatal(messages)
+            _raise_fatal(messages, self._settings)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENCE_S_MAX:
@@ -135,24 +141,22 @@ class LogReader:
                 )
 
     def _consumer(self, **extra: Any) -> Consumer:
-        return Consumer(
-            librdkafka(
-                self._settings,
-                **{
-                    "group.id": READER_GROUP,
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "error",
-                    "isolation.level": "read_committed",
-                    "enable.partition.eof": True,
-                    "fetch.queue.backoff.ms": 10,
-                    "queued.min.messages": 50_000,
-                    **extra,
-                },
-            )
-        )
+        return Consumer(librdkafka(self._settings, **self._config(**extra)))
+
+    def _config(self, **extra: Any) -> dict[str, Any]:
+        return {
+            "group.id": self._reader_group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 10,
+            "queued.min.messages": 50_000,
+            **extra,
+        }
 
     def _address(self) -> str:
-        return str(librdkafka(self._settings)["bootstrap.servers"])
+        return resolve_brokers(self._settings)
 
     def _unavailable(self, error: KafkaException) -> DependencyError:
         return DependencyError(
@@ -164,31 +168,21 @@ class LogReader:
 class LogFollower:
     """Records of a topic as they come, in order within each partition."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
+    def __init__(self, consumer: Consumer, settings: Settings) -> None:
+        self._consumer, self._settings = consumer, settings
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """What has come, waiting at most this long for the first. Raises InputError for an offset that is gone."""
+        """What has come, waiting at most this long for the first. Raises InputError for an offset that is gone, and
+        DependencyError where the topic may not be read."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
         messages = [first, *self._consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
-        _raise_fatal(messages)
+        _raise_fatal(messages, self._settings)
         return [message for message in messages if message.error() is None]
 
     def close(self) -> None:
         self._consumer.close()
-
-
-def _is_passing(error: KafkaError) -> bool:
-    """Does the broker only have to finish something, such as choosing the leader of a new partition?"""
-    return error.code() in (
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-    )
 
 
 def _fetch(consumer: Consumer) -> list[Message]:
@@ -203,11 +197,20 @@ def _end(messages: Iterable[Message]) -> int | None:
     return next((m.offset() for m in messages if m.error() and m.error().code() == KafkaError._PARTITION_EOF), None)
 
 
-def _raise_fatal(messages: Iterable[Message]) -> None:
+def _raise_fatal(messages: Iterable[Message], settings: Settings) -> None:
     for message in messages:
         error = message.error()
-        if error is not None and not error.retriable():
-            raise InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
+        if error is not None and not error.retriable() and error.code() not in _AWAY:
+            raise _fatal(message, error, settings)
+
+
+def _fatal(message: Message, error: KafkaError, settings: Settings) -> SepError:
+    if is_denial(error):
+        about = (
+            f"topic {message.topic()!r}" if message.topic() else f"consumer group {settings.prefix + READER_GROUP!r}"
+        )
+        return DependencyError(denial(settings, about, "read" if message.topic() else "describe"))
+    return InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
 
 
 def _batch(messages: list[Message]) -> RecordBatch:

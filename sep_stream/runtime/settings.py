@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
@@ -15,6 +17,7 @@ from pydantic_settings import (
 )
 
 from sep_stream.errors import ConfigurationError
+from sep_stream.runtime.private_files import read_secret, refuse_if_public
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 
 CONFIG_FILE: Final = "sep-stream.toml"
 ENVIRONMENT_PREFIX: Final = "SEP_"
+_SECURED: Final = (
+    "sasl_username", "sasl_password", "sasl_password_file", "ssl_ca_location", "ssl_certificate_location",
+    "ssl_key_location", "ssl_key_password",
+)  # fmt: skip
+"""The settings that need a security_protocol other than PLAINTEXT."""
+NO_SECURITY: Final = {"security_protocol": "PLAINTEXT", **dict.fromkeys(_SECURED)}
+"""To update settings with that are meant for another broker."""
+_PRIVATE: Final = frozenset({"sasl_password", "ssl_key_password"})
+"""A file that holds one of these must not be open to everybody."""
 
 
 class Settings(BaseSettings):
@@ -44,10 +56,14 @@ class Settings(BaseSettings):
     partitions: int = Field(8, ge=1, le=1000, description="of every topic keyed by instrument; fixed for life")
     replication: int = Field(1, ge=1, le=10)
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SASL_SSL|SSL|SASL_PLAINTEXT)$")
-    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(SCRAM-SHA-512|SCRAM-SHA-256|PLAIN)$")
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_ca_location: Path | None = None
+    sasl_password_file: Path | None = Field(None, description="instead of sasl_password: a file with one line")
+    ssl_ca_location: Path | None = Field(None, description="whom to trust; left out: the system's authorities")
+    ssl_certificate_location: Path | None = Field(None, description="this client's own, for brokers that ask for one")
+    ssl_key_location: Path | None = None
+    ssl_key_password: SecretStr | None = None
     group_instance: str | None = Field(None, description="static member id of a worker's consumer groups")
     fetch_records: int = Field(5_000, ge=1, le=100_000, description="most that a worker takes at once")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
@@ -81,7 +97,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{config}: no such configuration file")
         cls._file = config or Path(CONFIG_FILE)
         try:
-            return cls(**{name: value for name, value in flags.items() if value is not None})
+            settings = cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             faults = "; ".join(cls._told(fault) for fault in error.errors())
             raise ConfigurationError(
@@ -89,6 +105,46 @@ class Settings(BaseSettings):
             ) from error
         except ValueError as error:
             raise ConfigurationError(f"{cls._file}: {error}") from error
+        settings._check_security()
+        return settings
+
+    def _check_security(self) -> None:
+        """Refuse security settings that contradict each other: none is quietly without effect."""
+        fault = next(self._security_faults(), None)
+        if fault is not None:
+            raise ConfigurationError(
+                f"settings: {fault} (flags, {ENVIRONMENT_PREFIX}* in the environment, {self._file})"
+            )
+        if self._file.is_file() and not _PRIVATE.isdisjoint(tomllib.loads(self._file.read_text())):
+            refuse_if_public(self._file)
+
+    def _security_faults(self) -> Iterator[str]:
+        protocol = self.security_protocol
+        given = [name for name in _SECURED if getattr(self, name) is not None]
+        passwords = [name for name in given if name.startswith("sasl_password")]
+        for layer, remedy in (("sasl", "SASL_SSL"), ("ssl", "SASL_SSL or SSL")):
+            idle = [name for name in given if name.startswith(layer)]
+            if idle and layer.upper() not in protocol.split("_"):
+                yield f"{', '.join(idle)}: without effect on security_protocol {protocol}; set that to {remedy}"
+        if protocol.startswith("SASL"):
+            if "sasl_username" not in given:
+                yield f"sasl_username: {protocol} needs one"
+            if not passwords:
+                yield f"sasl_password: {protocol} needs one, or sasl_password_file"
+        if len(passwords) > 1:
+            yield "sasl_password, sasl_password_file: one of them, not both"
+        if (protocol, self.sasl_mechanism) == ("SASL_PLAINTEXT", "PLAIN"):
+            yield "sasl_mechanism: PLAIN shows the password to the network; use SASL_SSL, or SCRAM"
+        if ("ssl_certificate_location" in given) != ("ssl_key_location" in given):
+            yield "ssl_certificate_location, ssl_key_location: one needs the other"
+        if "ssl_key_password" in given and "ssl_key_location" not in given:
+            yield "ssl_key_password: of no key; name it with ssl_key_location"
+
+    def password(self) -> str | None:
+        """What `sasl_username` logs in with. ConfigurationError for a file that can't be read, or by everybody."""
+        if self.sasl_password_file is not None:
+            return read_secret(self.sasl_password_file)
+        return None if self.sasl_password is None else self.sasl_password.get_secret_value()
 
     @classmethod
     def _told(cls, fault: ErrorDetails) -> str:

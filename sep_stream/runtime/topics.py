@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from sep_stream.errors import ConfigurationError, DependencyError
-from sep_stream.runtime.kafka_config import librdkafka
+from sep_stream.runtime.asker import Asker, denial, is_denial, settled
+from sep_stream.runtime.kafka_config import resolve_brokers
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import TopicDeclaration, Topology
 
 REQUEST_TIMEOUT_S: Final = 6.0
-_RETRY_S: Final = 0.02
+_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ def partition_count(declaration: TopicDeclaration, settings: Settings) -> int:
 
 def describe(settings: Settings, topology: Topology) -> list[TopicState]:
     """Every declared topic with what differs from its declaration. DependencyError if the broker does not answer."""
-    admin = _admin(settings)
-    found = _metadata(admin, settings)
+    admin = connected_admin(settings)
     names = {settings.topic(d.name): d for d in topology.topics}
-    configs = _configs(admin, settings, [name for name in names if name in found])
+    found = {name: len(topic.partitions) for name, topic in _found(admin, settings, list(names)).items()}
+    configs = _configs(admin, settings, found)
     return [
         TopicState(d, name, found.get(name, 0), tuple(_drift(d, settings, found.get(name, 0), configs.get(name, {}))))
         for name, d in names.items()
@@ -47,8 +48,8 @@ def describe(settings: Settings, topology: Topology) -> list[TopicState]:
 
 def create(settings: Settings, topology: Topology) -> list[str]:
     """Make the topics that are missing and return their names. Those that are there are left as they are."""
-    admin = _admin(settings)
-    found = _metadata(admin, settings)
+    admin = connected_admin(settings)
+    found = _found(admin, settings, [settings.topic(d.name) for d in topology.topics])
     missing = [
         NewTopic(
             settings.topic(d.name),
@@ -63,79 +64,129 @@ def create(settings: Settings, topology: Topology) -> list[str]:
         return []
     for name, future in admin.create_topics(missing, operation_timeout=REQUEST_TIMEOUT_S).items():
         try:
-            future.result(REQUEST_TIMEOUT_S)
+            settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise DependencyError(f"topic {name!r}: cannot be created: {error.args[0].str()}") from error
-    names = [topic.topic for topic in missing]
-    _await_known(admin, settings, names)
-    return names
-
-
-def _await_known(admin: AdminClient, settings: Settings, names: Iterable[str]) -> None:
-    """Wait until the broker tells of these topics: it acknowledges them a moment before."""
+                raise _refused(settings, name, "create", error.args[0]) from error
+    made = [topic.topic for topic in missing]
     deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
-    while unknown := set(names) - set(_metadata(admin, settings)):
+    while len(_found(admin, settings, made)) < len(made):  # the broker hears of them from its controller
         if time.monotonic() > deadline_s:
-            raise DependencyError(
-                f"topic {min(unknown)!r}: the broker made it but does not know it after {REQUEST_TIMEOUT_S:.0f} s"
-            )
-        time.sleep(_RETRY_S)
+            raise DependencyError(f"topic {made[0]!r}: made, but the broker does not tell of it; try once more")
+        time.sleep(_POLL_S)
+    return made
 
 
-def check(settings: Settings, topology: Topology) -> None:
+def check(settings: Settings, topology: Topology, roles: Sequence[str] | None = None) -> None:
     """Refuse to work on topics that are missing or have other partition counts than declared.
 
     A count that changed would put an instrument's events in two places. Raises ConfigurationError.
+
+    roles: only the topics that these need, and that they may do there, and with their groups, what they have to;
+    DependencyError if the broker forbids it. Left out: all topics.
     """
-    states = describe(settings, topology)
-    missing = [s.full_name for s in states if not s.partitions]
+    needed = [topology.role(role) for role in roles or ()]
+    rights = _united(role.topics() for role in needed) if needed else {d.name: set() for d in topology.topics}
+    admin = connected_admin(settings)
+    found = _found(admin, settings, [settings.topic(name) for name in rights])
+    missing = [settings.topic(name) for name in rights if settings.topic(name) not in found]
     if missing:
         raise ConfigurationError(
             f"{len(missing)} topics are missing, {missing[0]!r} first; `sep-stream topics create` makes them"
         )
-    for state in states:
-        expected = partition_count(state.declaration, settings)
-        if state.partitions != expected:
+    for name, operations in rights.items():
+        full_name = settings.topic(name)
+        partitions, expected = len(found[full_name].partitions), partition_count(topology.topic(name), settings)
+        if partitions != expected:
             raise ConfigurationError(
-                f"topic {state.full_name!r} has {state.partitions} partitions, expected {expected}: the count is fixed "
+                f"topic {full_name!r} has {partitions} partitions, expected {expected}: the count is fixed "
                 "for life; set SEP_PARTITIONS to what the prefix was made with, or use a new prefix"
             )
+        allowed = {operation.name.lower() for operation in found[full_name].authorized_operations or ()}
+        for operation in sorted(operations - allowed):
+            raise DependencyError(denial(settings, f"topic {full_name!r}", operation))
+    _check_groups(admin, settings, _united(role.groups() for role in needed))
+
+
+def _check_groups(admin: AdminClient, settings: Settings, rights: Mapping[str, set[str]]) -> None:
+    for name, operations in rights.items():
+        group = settings.prefix + name
+        described = admin.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+        )
+        try:
+            found = settled(described[group], REQUEST_TIMEOUT_S).authorized_operations or ()
+        except KafkaException as error:
+            if not is_denial(error.args[0]):  # a group's coordinator may be on its way: not a matter of rights
+                continue
+            found = ()
+        for operation in sorted(operations - {operation.name.lower() for operation in found}):
+            raise DependencyError(denial(settings, f"consumer group {group!r}", operation))
+
+
+def _united(rights: Iterable[Mapping[str, set[str]]]) -> dict[str, set[str]]:
+    """What several roles need, by name."""
+    united: dict[str, set[str]] = {}
+    for role in rights:
+        for name, operations in role.items():
+            united.setdefault(name, set()).update(operations)
+    return united
 
 
 def partitions_of(settings: Settings, name: str) -> int:
     """How many partitions the broker's topic of this full name has. ConfigurationError where there is none."""
-    found = _metadata(_admin(settings), settings)
+    found = _found(connected_admin(settings), settings, [name])
     if name not in found:
         raise ConfigurationError(
             f"topic {name!r} is not there; `sep-stream topics create` makes it, or --prefix names another deployment"
         )
-    return found[name]
+    return len(found[name].partitions)
 
 
 def broker_ids(settings: Settings) -> list[int]:
     """The cluster's brokers. DependencyError if none answers."""
-    return sorted(_cluster(_admin(settings), settings).brokers)
+    asker = Asker(settings, AdminClient)
+    return sorted(_cluster(asker, settings).brokers)
 
 
-def _admin(settings: Settings) -> AdminClient:
-    return AdminClient(librdkafka(settings))
+def connected_admin(settings: Settings) -> AdminClient:
+    """A client that has heard from the broker. DependencyError that says why if none answers."""
+    asker = Asker(settings, AdminClient)
+    _cluster(asker, settings)
+    return asker.client
 
 
-def _metadata(admin: AdminClient, settings: Settings) -> dict[str, int]:
-    """Partition counts of the topics that are there."""
-    return {name: len(topic.partitions) for name, topic in _cluster(admin, settings).topics.items()}
-
-
-def _cluster(admin: AdminClient, settings: Settings) -> Any:
+def _cluster(asker: Asker, settings: Settings) -> Any:
     try:
-        return admin.list_topics(timeout=REQUEST_TIMEOUT_S)
+        return asker.ask(lambda left_s: asker.client.list_topics(timeout=left_s), REQUEST_TIMEOUT_S, "the cluster")
     except KafkaException as error:
-        address = librdkafka(settings)["bootstrap.servers"]
         raise DependencyError(
-            f"no broker answers at {address} ({error.args[0].str()}); start one with `sep-stream up`, "
-            "or name yours with --brokers"
+            f"no broker answers at {resolve_brokers(settings)} ({error.args[0].str()}); start one with "
+            "`sep-stream up`, or name yours with --brokers"
         ) from error
+
+
+def _found(admin: AdminClient, settings: Settings, names: Sequence[str]) -> dict[str, Any]:
+    """Descriptions of those topics that are there. DependencyError where the broker won't tell."""
+    found = {}
+    described = admin.describe_topics(
+        TopicCollection(list(names)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
+    )
+    for name, future in described.items():
+        try:
+            found[name] = settled(future, REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise _refused(settings, name, "describe", error.args[0]) from error
+    return found
+
+
+def _refused(settings: Settings, topic: str, operation: str, error: KafkaError) -> DependencyError:
+    about = f"topic {topic!r}"
+    if is_denial(error):
+        return DependencyError(denial(settings, about, operation))
+    done = "created" if operation == "create" else "described"
+    return DependencyError(f"{about}: cannot be {done}: {error.str()}")
 
 
 def _configs(admin: AdminClient, settings: Settings, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -145,9 +196,9 @@ def _configs(admin: AdminClient, settings: Settings, names: Iterable[str]) -> di
     result: dict[str, dict[str, str]] = {}
     for resource, future in admin.describe_configs(resources).items():
         try:
-            entries: dict[str, Any] = future.result(REQUEST_TIMEOUT_S)
+            entries: dict[str, Any] = settled(future, REQUEST_TIMEOUT_S)
         except KafkaException as error:
-            raise DependencyError(f"topic {resource.name!r}: cannot be described: {error.args[0].str()}") from error
+            raise _refused(settings, resource.name, "describe_configs", error.args[0]) from error
         result[resource.name] = {key: entry.value for key, entry in entries.items()}
     return result
 

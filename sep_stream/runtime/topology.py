@@ -1,4 +1,4 @@
-"""The declared topics and instruments."""
+"""The declared topics, instruments and roles."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Final
 from sep_stream.errors import ConfigurationError
 from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.resources import resource
+from sep_stream.runtime.roles import Role, load_roles
 
 PARTITIONED_BY: Final = ("instrument", "single")
 
@@ -36,6 +37,7 @@ class TopicDeclaration:
 class Topology:
     topics: tuple[TopicDeclaration, ...]
     instruments: Instruments
+    roles: tuple[Role, ...]
     _by_name: dict[str, TopicDeclaration] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +48,9 @@ class Topology:
         """The topology of this package. Raises ConfigurationError naming the file and the entry that is wrong."""
         folder = resource("topology")
         path = folder / "instruments.toml"
-        return cls(_topics(folder / "topics.toml"), Instruments.from_toml(path.read_text(), str(path)))
+        topics = _topics(folder / "topics.toml")
+        roles = load_roles(folder / "roles.toml", [topic.name for topic in topics])
+        return cls(topics, Instruments.from_toml(path.read_text(), str(path)), roles)
 
     def topic(self, name: str) -> TopicDeclaration:
         """The topic with this name, without prefix."""
@@ -55,6 +59,13 @@ class Topology:
         except KeyError:
             known = ", ".join(self._by_name)
             raise ConfigurationError(f"topic {name!r} is not declared; known are {known}") from None
+
+    def role(self, name: str) -> Role:
+        """The role with this name."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        raise ConfigurationError(f"role {name!r} is not declared; known are {', '.join(r.name for r in self.roles)}")
 
 
 def _topics(path: Path) -> tuple[TopicDeclaration, ...]:

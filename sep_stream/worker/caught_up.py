@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 
@@ -34,39 +36,46 @@ class CaughtUp:
         self._reader = LogReader(settings)
         self._inputs = {stage: names[STAGE_INPUT[stage]] for stage in stages}
         self._group = {stage: settings.prefix + stage for stage in stages}
-        self._first = stages[0]
-        self._start: dict[int, int] = {}
+        self._left = list(stages)
+        self._start: dict[int, tuple[int, int]] | None = None
         self._looks: dict[tuple[str, int], _Looks] = {}
 
     def mark_start(self) -> None:
-        self._start = self._ends(self._first)
+        self._start = self._bounds(self._left[0])
 
-    def _ends(self, stage: str) -> dict[int, int]:
-        """The offsets that the stage must have committed by partition; empty partitions are left out."""
+    def _bounds(self, stage: str) -> dict[int, tuple[int, int]]:
+        """First offset and end of the stage's input by partition; empty partitions are left out."""
         topic = self._inputs[stage]
         bounds = {p: self._reader.watermarks(topic, p) for p in self._reader.partitions(topic)}
-        return {p: high for p, (low, high) in bounds.items() if high > low}
+        return {p: (low, high) for p, (low, high) in bounds.items() if high > low}
 
     def steps(self) -> Iterator[bool]:
-        """Looks once an item: True where a stage was found to be done. Ends when all are."""
-        ends = self._start
-        for stage in self._inputs:
-            if stage != self._first:
-                ends = self._ends(stage)
-            while not self._reached(stage, ends):
+        """Looks once an item: True where a stage was found to be done. Ends when all are; after an error a new call
+        goes on with the stage that was looked at."""
+        while self._left:
+            stage = self._left[0]
+            bounds = self._bounds(stage) if self._start is None else self._start
+            while not self._reached(stage, bounds):
                 yield False
+            self._left.pop(0)
+            self._start = None
             yield True
 
     async def wait(self) -> None:
-        steps = self.steps()
-        while (reached := await asyncio.to_thread(next, steps, None)) is not None:
-            if not reached:
-                await asyncio.sleep(CHECK_INTERVAL_S)
+        """Returns once all stages are done. A broker that is away is asked again: how long it may be, others watch."""
+        while self._left:
+            with contextlib.suppress(DependencyError):
+                steps = self.steps()
+                while (reached := await asyncio.to_thread(next, steps, None)) is not None:
+                    if not reached:
+                        await asyncio.sleep(CHECK_INTERVAL_S)
 
-    def _reached(self, stage: str, ends: Mapping[int, int]) -> bool:
+    def _reached(self, stage: str, bounds: Mapping[int, tuple[int, int]]) -> bool:
         topic = self._inputs[stage]
-        committed = self._reader.committed(self._group[stage], topic, list(ends))
-        return all(self._nothing_left(topic, p, committed.get(p) or 0, end) for p, end in ends.items())
+        committed = self._reader.committed(self._group[stage], topic, list(bounds))
+        return all(
+            self._nothing_left(topic, p, max(low, committed.get(p) or 0), end) for p, (low, end) in bounds.items()
+        )
 
     def _nothing_left(self, topic: str, partition: int, committed: int, end: int) -> bool:
         """At the end, or below it with no record left to read: the rest are markers and aborted records of
@@ -78,6 +87,5 @@ class CaughtUp:
             looks = self._looks[topic, partition] = _Looks(committed)
         looks.count += 1
         if looks.nothing_left is None and (end - committed == 1 or looks.count >= STALLED_LOOKS):
-            start = max(committed, self._reader.watermarks(topic, partition)[0])
-            looks.nothing_left = not any(map(len, self._reader.read(topic, partition, start, end)))
+            looks.nothing_left = not any(map(len, self._reader.read(topic, partition, committed, end)))
         return bool(looks.nothing_left)

@@ -91,7 +91,7 @@ class ConvertStage:
         self._topics, self._schemas, self._instruments, self._parameters = topics, schemas, instruments, parameters
         self._n_partitions, self._log, self._is_current, self._counters = partitions, input_log, is_current, counters
         self._format = SnapshotFormat(schemas, self.name, STATE_VERSION, parameters.canonical())
-        self._codecs = {name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window")}
+        self._codecs = {name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window", "rejected")}
         self._symbols = wire.Symbols(instruments)
         self._partitions: dict[int, _Partition] = {}
         self._to_rebuild = set(range(partitions)) if rebuild_state else set()
@@ -198,19 +198,20 @@ class ConvertStage:
     def _rejections(self, batch: Batch, events: EventBatch, output: ConvertOutput) -> Iterator[Outgoing]:
         late: list[Refused] = []
         dead: list[Refused] = []
-        for r in output.rejections:
-            time_us = int(events.event_time[r.row]) if r.row >= 0 else NULL
+        symbols, times_us = self._instruments.symbols, events.event_time.tolist()
+        for row, offset, reason, instrument, key, value in output.rejections:
+            time_us = times_us[row] if row >= 0 else NULL
             sane_time = 0 <= time_us < YEAR_2200_US  # others have no place in a timestamp; the bytes tell them
             refused = Refused(
-                r.reason.name, REASON_TEXT[r.reason], r.offset, r.key, r.value,
-                self._instruments[r.instrument].symbol if r.instrument >= 0 else None,
-                time_us if sane_time else None,
+                reason.name, REASON_TEXT[reason], offset, key, value,
+                symbols[instrument] if instrument >= 0 else None, time_us if sane_time else None,
             )  # fmt: skip
-            (late if r.reason == Reason.LATE else dead).append(refused)
+            (late if reason == Reason.LATE else dead).append(refused)
         self._counters.add_refused("late", late)
         self._counters.add_refused("dead", dead)
-        yield from rejected_records(self._schemas, self._topics.late, batch, late)
-        yield from rejected_records(self._schemas, self._topics.dead_letters, batch, dead)
+        codec = self._codecs["rejected"]
+        yield from rejected_records(codec, self._topics.late, batch, late)
+        yield from rejected_records(codec, self._topics.dead_letters, batch, dead)
 
     def _count(self, output: ConvertOutput, events: EventBatch) -> None:
         self._counters.add("events", len(events))

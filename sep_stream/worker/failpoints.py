@@ -1,14 +1,16 @@
-"""Places where a test can kill the process, to show that nothing is lost there.
+"""Places where a test can kill or hold up the process, to show that nothing is lost there.
 
-`SEP_FAILPOINT=NAME:N` kills the process (SIGKILL) the N-th time that it reaches NAME. Unset, it costs a comparison.
+`SEP_FAILPOINT=NAME:N` kills the process (SIGKILL) the N-th time that it reaches NAME; `NAME:N:stall=SECONDS` holds up
+the thread that reached it instead. Unset, it costs a comparison.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 
-_NAME, _, _COUNT = os.environ.get("SEP_FAILPOINT", "").partition(":")
+_NAME, _COUNT, _ACTION = [*os.environ.get("SEP_FAILPOINT", "").split(":"), "", ""][:3]
 _left = int(_COUNT or 1)
 
 
@@ -18,4 +20,11 @@ def reach(name: str) -> None:
     if name == _NAME:
         _left -= 1
         if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            _act()
+
+
+def _act() -> None:
+    if _ACTION:
+        time.sleep(float(_ACTION.removeprefix("stall=")))
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -34,9 +34,11 @@ class MetricsStage:
         counters: Counters,
     ) -> None:
         self.topic, self._output, self._dead_letters = topic, output_topic, dead_letters
-        self._schemas, self._params, self._engine, self._counters = schemas, params, engine, counters
+        self._params, self._engine, self._counters = params, engine, counters
         self._symbols = wire.Symbols(instruments)
-        self._windows, self._metrics = (BulkCodec(*schemas.of(name)) for name in ("window", "metrics"))
+        self._windows, self._metrics, self._rejected = (
+            BulkCodec(*schemas.of(name)) for name in ("window", "metrics", "rejected")
+        )
 
     async def process(self, batch: Batch) -> Processed:
         decoded = self._windows.decode(batch.values)
@@ -48,7 +50,7 @@ class MetricsStage:
         return Processed(
             [
                 *(self._records(batch, wire.take(decoded.columns, rows), rows) if len(rows) else ()),
-                *rejected_records(self._schemas, self._dead_letters, batch, refused),
+                *rejected_records(self._rejected, self._dead_letters, batch, refused),
             ]
         )
 

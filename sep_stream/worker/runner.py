@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
+from aiokafka.errors import KafkaError
 from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
@@ -19,6 +20,7 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
+from sep_stream.worker.credentials import faust_credentials
 from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
@@ -35,8 +37,8 @@ BUFFERED_BATCHES_MAX: Final = 16
 SESSION_TIMEOUT_S: Final = 10.0
 HEARTBEAT_INTERVAL_S: Final = 1.0
 BROKER_CHECK_INTERVAL_S: Final = 2.0
-BROKER_SILENCE_S_MAX: Final = 8.0
-"""A broker that answers nothing for this long ends the process."""
+BROKER_SILENCE_S_MAX: Final = 15.0
+"""A broker that answers nothing for this long ends the process. A restart, after a kill too, takes a third of it."""
 COUNTERS_LOG_INTERVAL_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 20.0
 
@@ -95,7 +97,10 @@ class Worker:
         log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
         for app in apps:
             app.loop = loop
-        await asyncio.gather(*(app.start() for app in apps))
+        try:
+            await asyncio.gather(*(app.start() for app in apps))
+        except KafkaError as error:
+            raise DependencyError(f"the broker at {brokers} went away while the worker started: {error}") from error
         ends: list[asyncio.Task[Any]] = [
             asyncio.create_task(stopped.wait()),
             asyncio.create_task(self._watch_broker(outbox, brokers)),
@@ -132,12 +137,14 @@ class Worker:
         app = BatchApp(
             self.settings.prefix + name,
             stage=name,
+            fail=self.fail,
+            lost_input_remedy=self._lost_input_remedy(name),
             broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
+            broker_credentials=faust_credentials(self.settings),
             store="memory://",
             autodiscover=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
-            consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=self.settings.group_instance,
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_max_poll_records=self.settings.fetch_records,
@@ -150,6 +157,15 @@ class Worker:
         agent = BatchAgent(app, stage, outbox, self.fail)
         app.agent(app.batch_topic(stage.topic), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
         return app
+
+    def _lost_input_remedy(self, stage: str) -> str:
+        if stage == STAGES[0]:
+            return "publish the events to a new prefix"
+        groups = ", ".join(self.settings.prefix + name for name in STAGES)
+        return (
+            f"to make all anew from {self.names['market.events']}, stop the workers, delete the groups {groups} "
+            "(`kafka-consumer-groups --delete`) and start one with --rebuild-state"
+        )
 
     def _stage(self, name: str, is_current: Callable[[Batch], bool]) -> Stage:
         s, names, instruments = self.settings, self.names, self.topology.instruments
@@ -186,18 +202,23 @@ class Worker:
         return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
 
     async def _watch_broker(self, outbox: Outbox, brokers: str) -> None:
-        """Raises DependencyError once the broker has been silent for too long."""
+        """Raises DependencyError once the broker has been silent for too long.
+
+        Time in which this process itself stood still, stopped or starved, does not count as the broker's silence.
+        """
         loop = asyncio.get_running_loop()
-        heard_s = loop.time()
-        while True:
+        silence_s = 0.0
+        while silence_s <= BROKER_SILENCE_S_MAX:
+            begun_s = loop.time()
             await asyncio.sleep(BROKER_CHECK_INTERVAL_S)
             if await asyncio.to_thread(outbox.broker_answers, BROKER_CHECK_INTERVAL_S):
-                heard_s = loop.time()
-            elif loop.time() - heard_s > BROKER_SILENCE_S_MAX:
-                raise DependencyError(
-                    f"the broker at {brokers} has not answered for {loop.time() - heard_s:.0f} s; "
-                    "check that it runs (`sep-stream status`, `sep-stream up`) and that --brokers names it"
-                )
+                silence_s = 0.0
+            else:
+                silence_s += min(loop.time() - begun_s, 2 * BROKER_CHECK_INTERVAL_S)
+        raise DependencyError(
+            f"the broker at {brokers} has not answered for {silence_s:.0f} s; check that it runs "
+            "(`sep-stream status`, `sep-stream up`; its own log tells why it ended) and that --brokers names it"
+        )
 
     async def _log_counters(self) -> None:
         seen: dict[str, Any] = {}

@@ -57,11 +57,11 @@ class ScoreStage:
         counters: Counters,
     ) -> None:
         self.topic = topics.metrics
-        self._topics, self._schemas, self._instruments, self._params = topics, schemas, instruments, params
+        self._topics, self._instruments, self._params = topics, instruments, params
         self._models, self._counters = models, counters
         self._symbols = wire.Symbols(instruments)
-        self._metrics, self._signal, self._pattern = (
-            BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern")
+        self._metrics, self._signal, self._pattern, self._rejected = (
+            BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern", "rejected")
         )
         self._caches: dict[int, ScoreCache] = defaultdict(ScoreCache)
 
@@ -79,7 +79,7 @@ class ScoreStage:
         return Processed(
             [
                 *(self._records(batch, metrics, records, signals, ids, rows) if len(signals) else ()),
-                *rejected_records(self._schemas, self._topics.dead_letters, batch, refused),
+                *rejected_records(self._rejected, self._topics.dead_letters, batch, refused),
             ]
         )
 

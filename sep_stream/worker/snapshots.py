@@ -96,12 +96,12 @@ def resume_offset(where: str, snapshot: Snapshot | None, committed: int | None, 
     if snapshot is None and low > 0:
         raise StateError(
             f"{where}: the log begins at offset {low} and there is no snapshot of what came before; "
-            "replay the events to a new prefix"
+            "publish the events to a new prefix"
         )
     if start < low:
         raise StateError(
             f"{where}: the state stands at offset {start}, but the log begins at {low}: events between are gone; "
-            "replay the events to a new prefix"
+            "publish the events to a new prefix"
         )
     if resume > high:
         raise StateError(

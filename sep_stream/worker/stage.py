@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import structlog
 
-from sep_stream.market.avro import Schemas
-from sep_stream.market.bulk_avro import Decoded
-from sep_stream.market.events import REASON_TEXT, Reason
+from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
+from sep_stream.market.events import NULL, REASON_TEXT, Reason
 from sep_stream.worker.failpoints import reach
 from sep_stream.worker.outbox import Outbox, Outgoing
 from sep_stream.worker.transport import Batch, BatchApp
@@ -116,9 +115,9 @@ def origin(batch: Batch, engine: str) -> Callable[[int], list[tuple[str, bytes]]
     return headers
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that is of no use: code and reason say why; instrument and event time where they are known."""
+class Refused(NamedTuple):
+    """A record that is of no use: code and reason say why; instrument and event time where they are known.
+    (A tuple: there may be a flood of them.)"""
 
     code: str
     reason: str
@@ -144,7 +143,7 @@ class Counters:
         if count:
             self._counts[name] = self._counts.get(name, 0) + count
 
-    def add_refused(self, where: str, refused: Iterable[Refused]) -> None:
+    def add_refused(self, where: str, refused: Sequence[Refused]) -> None:
         """where: `late` or `dead`."""
         for r in refused:
             by_reason = self._refused.setdefault(where, {}).setdefault(r.instrument or UNKNOWN_INSTRUMENT, {})
@@ -159,30 +158,72 @@ class Counters:
         }
 
 
-def rejected_records(schemas: Schemas, topic: str, batch: Batch, refused: Iterable[Refused]) -> list[Outgoing]:
-    """Records for `late` or `dead.letters`: the original bytes, where they lay, and the reason."""
+REJECTED_BYTES_MAX: Final = 4 * 1024 * 1024 - 64 * 1024
+"""Of a refused record's value and of its key, which is written twice: what `late` and `dead.letters` take, without
+room for the rest of the record."""
+CUT_KEY_BYTES: Final = 64 * 1024
+"""What is kept of a key that alone is over half of that."""
+
+
+def rejected_records(codec: BulkCodec, topic: str, batch: Batch, refused: Sequence[Refused]) -> list[Outgoing]:
+    """Records for `late` or `dead.letters`: the original bytes, where they lay, and the reason.
+
+    A record that no topic of ours could take is cut: its reason says so and where the whole lies, and a header `cut`
+    tells the length of the whole value. codec: of `rejected`
+    """
+    if not refused:
+        return []
+    code, reason, offset, key, value, instrument, time_us = zip(*refused, strict=True)
+    keys, values = VarColumn.from_list(key), VarColumn.from_list(value)
+    size = 2 * np.maximum(keys.length, 0).astype(np.int64) + np.maximum(values.length, 0)
+    too_large = set(np.flatnonzero(size > REJECTED_BYTES_MAX).tolist())
+    if too_large:
+        rest = [_cut(r, batch) if row in too_large else r for row, r in enumerate(refused)]
+        cut = rejected_records(codec, topic, batch, rest)
+        for row in too_large:
+            cut[row] = cut[row]._replace(headers=[("cut", str(len(value[row] or b"")).encode())])
+        return cut
+    n = len(refused)
+    columns = {
+        "code": _words(code),
+        "reason": _words(reason),
+        "instrument": _words(instrument),
+        "event_time": np.fromiter((NULL if t is None else t for t in time_us), np.int64, n),
+        "topic": _words([batch.topic] * n),
+        "partition": np.full(n, batch.partition, np.int64),
+        "offset": np.array(offset, np.int64),
+        "key": keys,
+        "value": values,
+    }
     return [
-        Outgoing(
-            topic,
-            batch.partition,
-            (r.instrument or "").encode() or r.key or b"",
-            schemas.encode(
-                "rejected",
-                {
-                    "code": r.code,
-                    "reason": r.reason,
-                    "instrument": r.instrument,
-                    "event_time": r.event_time_us,
-                    "topic": batch.topic,
-                    "partition": batch.partition,
-                    "offset": r.offset,
-                    "key": r.key,
-                    "value": r.value,
-                },
-            ),
-        )
-        for r in refused
+        Outgoing(topic, batch.partition, (r.instrument or "").encode() or r.key or b"", record)
+        for r, record in zip(refused, codec.encode(columns, n).values(), strict=True)
     ]
+
+
+def _words(words: Sequence[str | None]) -> VarColumn:
+    """A column of few different words."""
+    table = list(dict.fromkeys(word for word in words if word is not None))
+    position: dict[str | None, int] = {word: k for k, word in enumerate(table)}
+    codes = np.fromiter((position.get(word, -1) for word in words), np.int32, len(words))
+    return VarColumn.from_codes(codes, [word.encode() for word in table])
+
+
+def _cut(refused: Refused, batch: Batch) -> Refused:
+    key, value = refused.key or b"", refused.value or b""
+    if 2 * len(key) > REJECTED_BYTES_MAX // 2:
+        key = key[:CUT_KEY_BYTES]
+    kept = value[: REJECTED_BYTES_MAX - 2 * len(key)]
+    reason = (
+        f"{refused.reason}; too large to be kept whole: key and value have {len(refused.key or b'')} and {len(value)} "
+        f"bytes, here are the first {len(key)} and {len(kept)}; all lie in {batch.topic}/{batch.partition} "
+        f"at offset {refused.offset}"
+    )
+    return refused._replace(
+        reason=reason,
+        key=None if refused.key is None else key,
+        value=None if refused.value is None else kept,
+    )
 
 
 def decode_faults(batch: Batch, decoded: Decoded, misfit: Any, symbols: Symbols, expected: str) -> list[Refused]:

@@ -9,7 +9,7 @@ tells what of Faust and aiokafka this reaches into, and why.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import faust.app.base
 import faust.tables
 import numpy as np
 import numpy.typing as npt
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.events import Event
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
@@ -83,6 +84,7 @@ class _Ledger:
     epoch: int
     pending: deque[Any] = field(default_factory=deque)
     committable: int | None = None
+    committed: int | None = None
     expected_number: int = 0
 
     def add(self, message: Any) -> None:
@@ -150,8 +152,32 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
         _keep_raw(consumer)
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        try:
+            fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        except NoOffsetForPartitionError as error:  # the group is new here: it begins where the log does
+            partition = error.args[0]
+            if partition in consumer.assignment():
+                self._new_epoch([partition])
+                await consumer.seek_to_beginning(partition)
+            return {}
+        except OffsetOutOfRangeError as error:
+            for partition, offset in error.args[0].items():
+                await self._fail_for_lost_input(consumer, partition, offset)
+            return {}
         return {TP(*tp): self._wrapped(TP(*tp), records) for tp, records in fetched.items() if records}
+
+    async def _fail_for_lost_input(self, consumer: Any, partition: Any, offset: int) -> None:
+        """Ends the process where aiokafka would go on at the log's start, past records that nobody handled."""
+        low = (await consumer.beginning_offsets([partition]))[partition]
+        high = (await consumer.end_offsets([partition]))[partition]
+        happened = "records that it has not handled were deleted" if offset < low else "the topic was cut or made anew"
+        self.app.loop.call_soon_threadsafe(
+            self.app.fail,
+            StateError(
+                f"{partition.topic}/{partition.partition}: group {self.app.conf.id} goes on at offset {offset}, but "
+                f"the log holds {low} to {high}: {happened}; {self.app.lost_input_remedy}"
+            ),
+        )
 
     def _wrapped(self, tp: TP, records: list[Any]) -> list[Any]:
         # No task of this thread has run since the fetcher gave these up, so the epoch fits their position.
@@ -227,10 +253,21 @@ class _Consumer(driver.Consumer):
             return None
         return ledger.advance()
 
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        # Never by Faust's own note of what is committed: it takes it after a commit that failed, too.
+        if tp.topic not in self.app.batch_topics:
+            return super()._should_commit(tp, offset)
+        ledger = self._ledgers.get(tp)
+        return ledger is not None and offset != ledger.committed
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        ledgers = {tp: self._ledgers.get(tp) for tp in offsets}
         reach(f"{self.app.stage}.before_commit")
         committed = await super()._commit(offsets)
         reach(f"{self.app.stage}.after_commit")
+        for tp, ledger in ledgers.items():
+            if committed and ledger is not None:
+                ledger.committed = offsets[tp]
         return committed
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -264,14 +301,21 @@ class _TableManager(faust.tables.TableManager):
 
 
 class BatchApp(faust.App):
-    """A Faust app whose `batch_topic`s arrive as batches. stage: names it in failpoints and logs."""
+    """A Faust app whose `batch_topic`s arrive as batches.
+
+    A group without an offset begins where the log does; an offset that the log no longer has ends the process.
+    stage: names it in failpoints and logs · fail: called with an error on the app's loop; the process is expected to
+    end · lost_input_remedy: what to do where the input's log no longer holds what the group has to handle
+    """
 
     BootStrategy = _BootStrategy
 
-    def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
-        self.stage = stage
+    def __init__(
+        self, *args: Any, stage: str, fail: Callable[[BaseException], None], lost_input_remedy: str, **kwargs: Any
+    ) -> None:
+        self.stage, self.fail, self.lost_input_remedy = stage, fail, lost_input_remedy
         self.batch_topics: set[str] = set()
-        super().__init__(*args, TableManager=_TableManager, **kwargs)
+        super().__init__(*args, TableManager=_TableManager, consumer_auto_offset_reset="none", **kwargs)
 
     def _create_directories(self) -> None:
         """None: there are no tables to keep in them."""

@@ -135,3 +135,24 @@ def test_real_data(shared_data: Path, tmp_path: Path, name: str, symbol: str, sa
     assert code == 0, err
     assert said in out
     assert figures(out)["dead.letters"] == "0"
+
+
+@pytest.mark.slow
+def test_the_story_is_the_same_on_a_secured_broker(tmp_path: Path) -> None:
+    """Each part logs in as the role that it plays, whatever the environment says of another broker."""
+    (tmp_path / "x").mkdir()
+    plain, secured = (
+        run("demo", "--days", 8, "--seed", 3, *flags, cwd=tmp_path / "x", **environment)
+        for flags, environment in (((), {}), (("--secure", "--keep"), {"SEP_SASL_MECHANISM": "PLAIN"}))
+    )
+    assert secured[0] == plain[0] == 0, secured[2]
+    assert "· secured: TLS" in secured[1]
+    counted = ("market.events", "bars", "windows", "metrics", "signals", "late", "dead.letters", "signals confirmed")
+    assert {name: figures(secured[1])[name] for name in counted} == {name: figures(plain[1])[name] for name in counted}
+    folder = tmp_path / "x" / "data" / "demo"
+    code, out, err = run(
+        "tail", "signals", "--data-dir", folder, "--prefix", "demo.", "--from", 0, "--count", 2, cwd=tmp_path
+    )
+    assert (code, len(out.splitlines()), err) == (0, 2, "")
+    assert run("down", "--data-dir", folder, "--wipe", "--yes", cwd=tmp_path)[0] == 0
+    assert not (folder / "security").exists()

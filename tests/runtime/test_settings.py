@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sep_stream.errors import ConfigurationError
+from sep_stream.runtime.private_files import write_private
 from sep_stream.runtime.settings import Settings
 
 SECRET = "hunter2-0123456789"
-SECRETS = ("database_url", "redis_url", "sasl_password")
+SECRETS = ("database_url", "redis_url", "sasl_password", "ssl_key_password")
+SECURED: dict[str, Any] = {
+    "security_protocol": "SASL_SSL",
+    "sasl_username": "ingest",
+    "sasl_password": SECRET,
+    "ssl_certificate_location": Path("client.pem"),
+    "ssl_key_location": Path("client.key"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +134,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_is_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SEP_{name.upper()}", SECRET)
-    settings = Settings.load()
+    settings = Settings.load(**{other: value for other, value in SECURED.items() if other != name})
     assert getattr(settings, name).get_secret_value() == SECRET
     assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()
 
@@ -149,7 +160,7 @@ def test_the_value_of_a_misspelt_secret_is_not_told() -> None:
 
 
 def test_a_child_process_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings.load(prefix="p.", partitions=3, sasl_password=SECRET, data_dir=Path("d"), eps=0.004)
+    settings = Settings.load(prefix="p.", partitions=3, data_dir=Path("d"), eps=0.004, **SECURED)
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == settings
@@ -167,3 +178,67 @@ def test_models_lie_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> 
 def test_windows_whose_lengths_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="samples"):
         Settings.load(forward=10, samples=4).window_params()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"sasl_username": "u"}, "sasl_username: without effect on security_protocol PLAINTEXT; set that to SASL_SSL"),
+        ({"ssl_ca_location": Path("ca")}, "ssl_ca_location: without effect on security_protocol PLAINTEXT"),
+        ({"security_protocol": "SSL", "sasl_password": SECRET}, "sasl_password: without effect on .* SSL"),
+        ({"security_protocol": "SASL_SSL"}, "sasl_username: SASL_SSL needs one"),
+        ({"security_protocol": "SASL_SSL", "sasl_username": "u"}, "sasl_password: SASL_SSL needs one, or sasl_passwor"),
+        (SECURED | {"sasl_password_file": Path("p")}, "sasl_password, sasl_password_file: one of them, not both"),
+        (SECURED | {"sasl_mechanism": "GSSAPI"}, "sasl_mechanism: .*got 'GSSAPI'"),
+        (SECURED | {"ssl_key_location": None}, "ssl_certificate_location, ssl_key_location: one needs the other"),
+        ({"security_protocol": "SSL", "ssl_key_password": SECRET}, "ssl_key_password: of no key"),
+        (
+            {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
+            | {"sasl_username": "u", "sasl_password": SECRET},
+            "sasl_mechanism: PLAIN shows the password to the network",
+        ),
+    ],
+)
+def test_security_settings_that_contradict_each_other_are_refused(values: dict[str, Any], told: str) -> None:
+    message = fault(**values)
+    assert re.search(told, message)
+    assert SECRET not in message
+
+
+def test_a_password_comes_from_a_file_for_its_owner(tmp_path: Path) -> None:
+    write_private(tmp_path / "password", SECRET + "\n")
+    settings = Settings.load(security_protocol="SASL_SSL", sasl_username="u", sasl_password_file=tmp_path / "password")
+    assert settings.password() == SECRET
+    assert SECRET not in repr(settings) + json.dumps(settings.environment())
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        (SECRET, 0o644, "open to every user .mode 644.; `chmod 600` it"),
+        (SECRET, 0o602, "mode 602"),
+        ("", 0o600, "expected one line"),
+        (f"a\n{SECRET}", 0o600, "expected one line"),
+        (None, 0, "No such file"),
+    ],
+)
+def test_a_password_file_that_will_not_do_is_told(tmp_path: Path, text: str | None, mode: int, told: str) -> None:
+    file = tmp_path / "password"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    settings = Settings.load(security_protocol="SASL_SSL", sasl_username="u", sasl_password_file=file)
+    with pytest.raises(ConfigurationError, match=f"{file}: .*{told}") as caught:
+        settings.password()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sasl_password", "ssl_key_password"])
+def test_a_configuration_file_with_a_password_must_not_be_open_to_everybody(name: str) -> None:
+    values = {other: value for other, value in SECURED.items() if other != name}
+    file = toml(f'{name} = "{SECRET}"')
+    file.chmod(0o644)
+    with pytest.raises(ConfigurationError, match=f"{file}: holds a secret and is open to every user"):
+        Settings.load(**values)
+    file.chmod(0o640)  # a group may read: so are secrets mounted into containers
+    assert Settings.load(**values).security_protocol == "SASL_SSL"

@@ -96,6 +96,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(topology, "resource", lambda name: tmp_path)
     (tmp_path / "topics.toml").write_text(declared())
     (tmp_path / "instruments.toml").write_text("")
+    (tmp_path / "roles.toml").write_text("role = []")
     return tmp_path
 
 

@@ -104,9 +104,9 @@ def records(settings: Settings, topics: Iterable[str] = OUTPUTS) -> Records:
 def raw(settings: Settings, topic: str) -> list[tuple[int, int, bytes, bytes, dict[str, bytes]]]:
     """(partition, offset, key, value, headers) of each record, in order within a partition."""
     name, reader = settings.topic(topic), LogReader(settings)
-    ends = {p: reader.watermarks(name, p)[1] for p in reader.partitions(name)}
-    missing = sum(ends.values()) - sum(reader.watermarks(name, p)[0] for p in ends)
-    follower = reader.follow(name, dict.fromkeys(ends, 0))
+    bounds = {p: reader.watermarks(name, p) for p in reader.partitions(name)}
+    missing = sum(high - low for low, high in bounds.values())
+    follower = reader.follow(name, {p: low for p, (low, _) in bounds.items()})
     deadline_s = time.monotonic() + 30
     found: list[tuple[int, int, bytes, bytes, dict[str, bytes]]] = []
     while missing > len(found) and time.monotonic() < deadline_s:

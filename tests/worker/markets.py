@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.synthetic import synthetic_quotes
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
-from tests.worker.harness import SMALL, TOPOLOGY, Records, pieces, publish, put_in_force, records
+from tests.worker.harness import OUTPUTS, SMALL, TOPOLOGY, Records, pieces, publish, put_in_force, records
 
 SEED = 11
 STEPS = 6
@@ -66,10 +67,14 @@ def steps(settings: Settings, seed: int, count: int) -> list[Step]:
     return result
 
 
-def play_all(settings: Settings, seed: int, count: int) -> None:
-    for step in steps(settings, seed, count):
+def play(log: list[Step]) -> None:
+    for step in log:
         for act in step:
             act()
+
+
+def play_all(settings: Settings, seed: int, count: int) -> None:
+    play(steps(settings, seed, count))
 
 
 def comparable(settings: Settings) -> Records:
@@ -78,3 +83,22 @@ def comparable(settings: Settings) -> Records:
     own = settings.prefix.encode()
     found["late"] = Counter({(key, value.split(own)[-1]): n for (key, value), n in found["late"].items()})
     return found
+
+
+def assert_same_events_gave_the_same(settings: Settings, expected: Records, repeats: bool = False) -> None:
+    """Where other records lie between the events: `late` is compared without offsets, `dead.letters` not at all.
+
+    repeats: records may be there more than once
+    """
+    found = comparable(settings)
+    found["late"], late = _without_places(found["late"]), _without_places(expected["late"])
+    for topic in OUTPUTS:
+        if topic != "dead.letters":
+            wanted = late if topic == "late" else expected[topic]
+            assert (set(found[topic]) if repeats else found[topic]) == (set(wanted) if repeats else wanted), topic
+
+
+def _without_places(late: Counter[tuple[bytes, bytes]]) -> Counter[tuple[bytes, bytes]]:
+    """The end of each record, from behind topic, partition and offset on: the event's key and value."""
+    places = re.compile(rb"market\.events(?:[\x80-\xff]*[\x00-\x7f]){2}", re.DOTALL)  # two varints
+    return Counter({(key, places.sub(b"", value, count=1)): n for (key, value), n in late.items()})

@@ -1,0 +1,164 @@
+"""A broker that goes away under a running worker: a short outage is lived through, a long one ends the process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sep_stream.runtime import log_reader, topics
+from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.settings import Settings
+from tests.worker.harness import RECOVERED, SMALL, TOPOLOGY, Records, await_log, log_of, run_until_caught_up, worker
+from tests.worker.markets import SEED, STEPS, play_all, steps
+from tests.worker.test_groups import assert_same
+
+pytestmark = pytest.mark.integration
+
+
+def quiet(message: str) -> None:
+    """Progress is not looked at."""
+
+
+def kill(kafka: EmbeddedKafka) -> None:
+    process = psutil.Process(kafka.status().pid)
+    process.kill()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of this module's own, which its tests may end."""
+    kafka = EmbeddedKafka(tmp_path_factory.mktemp("own") / "stack")
+    yield kafka
+    kafka.stop()
+
+
+@pytest.fixture
+def settings(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Settings:
+    settings = Settings.load(brokers=kafka.start(quiet), prefix=prefix, data_dir=tmp_path / "data", **SMALL)
+    topics.create(settings, TOPOLOGY)
+    return settings
+
+
+@pytest.mark.parametrize(
+    "end", [pytest.param(EmbeddedKafka.stop, marks=pytest.mark.slow, id="stopped"), pytest.param(kill, id="killed")]
+)
+def test_a_broker_that_comes_back_changes_nothing(
+    kafka: EmbeddedKafka,
+    settings: Settings,
+    undisturbed: Records,
+    end: Callable[[EmbeddedKafka], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_reader, "REQUEST_TIMEOUT_S", 60)
+    asked: list[int] = []
+
+    def go_and_come_back() -> None:
+        end(kafka)
+        gone.set()
+        kafka.start(quiet)
+
+    def ask_meanwhile() -> None:
+        gone.wait(60)
+        asked.append(LogReader(settings).watermarks(settings.topic("market.events"), 0)[0])
+
+    gone = threading.Event()
+    threads = [threading.Thread(target=target) for target in (go_and_come_back, ask_meanwhile)]
+    with worker(settings) as process:
+        for number, step in enumerate(steps(settings, SEED, STEPS)):
+            if number == STEPS // 2:
+                await_log(settings, process, RECOVERED)
+                for thread in threads:
+                    thread.start()
+            for act in step:
+                act()
+                time.sleep(0.1)
+        for thread in threads:
+            thread.join(60)
+        assert process.poll() is None, log_of(settings)[-3000:]
+    run_until_caught_up(settings)
+    assert_same(settings, undisturbed)
+    assert asked == [0]
+
+
+@pytest.mark.slow
+def test_a_long_outage_ends_the_worker_and_a_supervised_one_comes_back(
+    kafka: EmbeddedKafka, settings: Settings, undisturbed: Records, tmp_path: Path
+) -> None:
+    alone = settings.model_copy(update={"data_dir": tmp_path / "alone", "models_url": settings.models_root()})
+    play_all(settings, SEED, STEPS)
+    with worker(settings, "--processes", "1") as supervisor, worker(alone, "--stages", "convert") as process:
+        await_log(alone, process, RECOVERED)
+        kill(kafka)
+        assert process.wait(90) == 1
+        assert re.search(
+            f"sep-stream: the broker at {settings.brokers} has not answered for 1[5-9] s; .*sep-stream up",
+            log_of(alone),
+        )
+        assert "Traceback" not in log_of(alone)
+        await_log(settings, supervisor, "restarting")
+        kafka.start(quiet)
+        run_until_caught_up(settings)
+        assert supervisor.poll() is None, log_of(settings)[-3000:]
+    assert_same(settings, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Take up all the space that the file's disk has."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("at_work", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_full_disk_of_the_broker_ends_the_worker_and_loses_nothing(
+    small_disk: Path, prefix: str, undisturbed: Records, tmp_path: Path, at_work: bool
+) -> None:
+    """Kafka halts when it can't write."""
+    kafka = EmbeddedKafka(small_disk)
+    settings = Settings.load(brokers=kafka.start(quiet), prefix=prefix, data_dir=tmp_path / "data", **SMALL)
+    topics.create(settings, TOPOLOGY)
+    try:
+        play_all(settings, SEED, STEPS)
+        ballast = small_disk / "ballast"
+        if not at_work:
+            fill(ballast)
+        with worker(settings) as process:
+            if at_work:
+                await_log(settings, process, RECOVERED)
+                fill(ballast)
+            assert process.wait(90) == 1
+        assert re.search(f"sep-stream: .*{settings.brokers}", log_of(settings))
+        assert "Traceback" not in log_of(settings)
+        ballast.unlink()
+        assert kafka.start(quiet) == settings.brokers
+        if not at_work:
+            committed = LogReader(settings).committed(f"{prefix}convert", f"{prefix}market.events", range(8))
+            assert committed == {}
+        run_until_caught_up(settings)
+        assert_same(settings, undisturbed)
+    finally:
+        kafka.stop()

@@ -1,0 +1,95 @@
+"""Outputs that the broker never takes end the worker in time, with nothing committed past them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from sep_stream.runtime import topics
+from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.settings import Settings
+from tests.worker.harness import SMALL, TOPOLOGY, Records, await_log, log_of, run_until_caught_up, worker
+from tests.worker.markets import SEED, STEPS, play_all
+from tests.worker.test_groups import assert_same
+
+pytestmark = pytest.mark.integration
+
+
+def alter(settings: Settings, topic: str, **config: str) -> None:
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic(topic), incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": settings.brokers})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(10)
+    deadline_s = time.monotonic() + 20
+    while True:  # until the broker has taken it in
+        [described] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, resource.name)]).values()
+        now = described.result(10)
+        if all(now[entry.name].value == entry.value for entry in entries):
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def committed(settings: Settings, stage: str, topic: str) -> dict[int, int]:
+    return LogReader(settings).committed(settings.prefix + stage, settings.topic(topic), range(settings.partitions))
+
+
+@pytest.mark.parametrize(
+    ("refusing", "stage", "source"),
+    [("bars", "convert", "market.events"), pytest.param("patterns", "score", "metrics", marks=pytest.mark.slow)],
+)
+def test_records_that_the_broker_refuses_end_the_worker_until_it_takes_them(
+    make_settings: Callable[..., Settings],
+    prefix: str,
+    undisturbed: Records,
+    refusing: str,
+    stage: str,
+    source: str,
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    alter(settings, refusing, max_message_bytes="20")
+    play_all(settings, SEED, STEPS)
+    with worker(settings, "--until-caught-up") as process:
+        assert process.wait(60) == 1
+    assert re.search(
+        rf"sep-stream: {prefix}{refusing}/\d: the broker did not take a record: .*[Mm]essage size too large",
+        log_of(settings),
+    )
+    assert "Traceback" not in log_of(settings)
+    assert committed(settings, stage, source) == {}
+    alter(settings, refusing, max_message_bytes="1048588")
+    run_until_caught_up(settings)
+    assert_same(settings, undisturbed)
+
+
+@pytest.mark.slow
+def test_an_output_topic_that_is_deleted_ends_the_worker_until_it_is_made_again(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
+) -> None:
+    settings = make_settings(prefix, **SMALL)
+    admin = AdminClient({"bootstrap.servers": settings.brokers})
+    with worker(settings) as process:
+        await_log(settings, process, "worker starts")
+        for done in admin.delete_topics([settings.topic("bars")]).values():
+            done.result(10)
+        play_all(settings, SEED, STEPS)
+        assert process.wait(90) == 1
+    assert re.search(rf"sep-stream: {prefix}bars(/-?\d+)?: .*[Uu]nknown", log_of(settings))
+    assert "Traceback" not in log_of(settings)
+    topics.create(settings, TOPOLOGY)
+    run_until_caught_up(settings)
+    assert_same(settings, undisturbed)
