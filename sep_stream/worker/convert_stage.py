@@ -22,12 +22,13 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import wire
-from sep_stream.worker.outbox import Outgoing
+from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
 from sep_stream.worker.stage import Counters, Processed, Refused, origin, rejected_records
 from sep_stream.worker.transport import Batch
 
 SNAPSHOT_INTERVAL_S: Final = 1.0
+SNAPSHOT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - RECORD_ROOM_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,7 @@ class _Partition:
     next_offset: int
     resume: int
     snapshot_due_s: float
+    told_large: bool = False
 
 
 class ConvertStage:
@@ -159,10 +161,21 @@ class ConvertStage:
         if now_s < state.snapshot_due_s:
             return None
         state.snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
-        snapshot = Snapshot(state.next_offset, state.converter.snapshot())
-        return Outgoing(
-            self._topics.state, partition, str(partition).encode(), self._format.encode(partition, snapshot)
-        )
+        value = self._format.encode(partition, Snapshot(state.next_offset, state.converter.snapshot()))
+        if len(value) > SNAPSHOT_BYTES_MAX:
+            self._tell_large(state, partition, len(value))
+            return None
+        return Outgoing(self._topics.state, partition, str(partition).encode(), value)
+
+    def _tell_large(self, state: _Partition, partition: int, size: int) -> None:
+        """A state too large for its topic costs time at the next start, no more: it is told, and the work goes on."""
+        if not state.told_large:
+            state.told_large = True
+            log.error(
+                "state too large for a snapshot; a restart reads on from the last one that fitted",
+                topic=self._topics.state, partition=partition, bytes=size, bytes_max=SNAPSHOT_BYTES_MAX,
+                remedy="few and short names of sources, shorter windows",
+            )  # fmt: skip
 
     def _bars(self, batch: Batch, output: ConvertOutput, events: EventBatch) -> Iterator[Outgoing]:
         bars = output.bars

@@ -15,6 +15,10 @@ QUEUE_MESSAGES_MAX: Final = 200_000
 QUEUE_KBYTES_MAX: Final = 256 * 1024
 DELIVERY_TIMEOUT_MS: Final = 60_000
 """A send that is not acknowledged by then ends the process: its input stays uncommitted."""
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What the largest of our topics take (`max.message.bytes` in topology/topics.toml)."""
+RECORD_ROOM_BYTES: Final = 64 * 1024
+"""Of that, for a record's frame, headers and names."""
 LINGER_MS: Final = 1
 """Long enough to fill batches under load, short against a hop's latency."""
 _REPORT_INTERVAL_S: Final = 0.002
@@ -85,7 +89,7 @@ class Outbox:
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
                 "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
                 "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
-                "message.max.bytes": 4 * 1024 * 1024,
+                "message.max.bytes": MESSAGE_BYTES_MAX,
             }
         )
         self._reports: asyncio.Task[None] | None = None

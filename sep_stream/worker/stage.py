@@ -16,7 +16,7 @@ import structlog
 from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
 from sep_stream.market.events import NULL, REASON_TEXT, Reason
 from sep_stream.worker.failpoints import reach
-from sep_stream.worker.outbox import Outbox, Outgoing
+from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outbox, Outgoing
 from sep_stream.worker.transport import Batch, BatchApp
 from sep_stream.worker.wire import Symbols
 
@@ -158,9 +158,8 @@ class Counters:
         }
 
 
-REJECTED_BYTES_MAX: Final = 4 * 1024 * 1024 - 64 * 1024
-"""Of a refused record's value and of its key, which is written twice: what `late` and `dead.letters` take, without
-room for the rest of the record."""
+REJECTED_BYTES_MAX: Final = MESSAGE_BYTES_MAX - RECORD_ROOM_BYTES
+"""Of a refused record's value and of its key, which is written twice: what `late` and `dead.letters` take."""
 CUT_KEY_BYTES: Final = 64 * 1024
 """What is kept of a key that alone is over half of that."""
 

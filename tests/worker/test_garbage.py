@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
@@ -15,8 +17,8 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.stage import CUT_KEY_BYTES, REJECTED_BYTES_MAX, Refused, rejected_records
 from sep_stream.worker.transport import Batch
-from tests.worker.harness import SCHEMAS, SMALL, Records, decoded, raw, run_until_caught_up
-from tests.worker.markets import SEED, STEPS, assert_same_events_gave_the_same, steps
+from tests.worker.harness import SCHEMAS, SMALL, Records, decoded, log_of, publish, raw, run_until_caught_up, worker
+from tests.worker.markets import SEED, STEPS, assert_same_events_gave_the_same, quotes, steps
 from tests.worker.test_refused_sends import alter
 
 MIB = 1024 * 1024
@@ -110,6 +112,30 @@ def test_a_record_too_large_for_a_dead_letter_is_cut_and_does_not_stop_the_worke
     assert (by_code["TOMBSTONE"]["key"], by_code["TOMBSTONE"]["value"]) == (key[:CUT_KEY_BYTES], None)
     assert [headers for *_, headers in raw(settings, "dead.letters")].count({"cut": str(10 * MIB).encode()}) == 1
     assert_same_events_gave_the_same(settings, undisturbed)
+
+
+@pytest.mark.integration
+def test_a_state_that_events_made_too_large_for_a_snapshot_does_not_stop_the_worker(
+    make_settings: Callable[..., Settings], prefix: str
+) -> None:
+    """Sources are remembered by name: five of 900 kB are more than the state's topic takes."""
+    settings = make_settings(prefix, group_instance="one", **SMALL)
+    names = [chr(ord("a") + k) * 900_000 for k in range(5)]
+    quote = quotes(SEED).take(slice(0, 1))
+    with worker(settings) as process:
+        for k, name in enumerate(names):
+            publish(settings, replace(quote, sequence=np.array([k + 1]), sources=(name,)))
+        k = len(names)
+        while "state too large for a snapshot" not in log_of(settings):
+            assert process.poll() is None, log_of(settings)[-3000:]
+            k += 1
+            publish(settings, replace(quote, sequence=np.array([k])))
+            time.sleep(0.2)
+            assert k < 300, "no snapshot was left out"
+    publish(settings, quotes(SEED).take(slice(1, 2_000)))
+    run_until_caught_up(settings)
+    assert len(raw(settings, "bars")) > 0
+    assert raw(settings, "dead.letters") == []
 
 
 def batch_of(*records: tuple[bytes | None, bytes | None]) -> tuple[Batch, list[Refused]]:
