@@ -41,7 +41,9 @@ Examples:
 )
 @click.option("--until-caught-up", is_flag=True, help="Stop once all that the topics hold has been handled.")
 @click.option(
-    "--rebuild-state", is_flag=True, help="Make the converter's state anew from the log, without its snapshots."
+    "--rebuild-state",
+    is_flag=True,
+    help="Make the converter's state anew from the log, without its snapshots: of each partition at its next event.",
 )
 @settings_options
 def worker(
