@@ -30,6 +30,7 @@ _ROLE: Final = {
     "doctor": ADMIN,
     "ingest": "ingest",
     "model": "model",
+    "dlq requeue": "requeue",
     "worker": None,  # by its stages
 }
 """As which role a command uses a secured embedded broker; all others only read."""
@@ -60,7 +61,8 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             log_format=log_format,
         )
         configure_logs(settings.log_level, settings.log_format)
-        role = _ROLE.get(click.get_current_context().command_path.split()[1], "read")
+        command_path = click.get_current_context().command_path.partition(" ")[2]
+        role = _ROLE.get(command_path, _ROLE.get(command_path.partition(" ")[0], "read"))
         if role is not None:
             settings = as_role(settings, role)
         return command(settings, *args, **kwargs)

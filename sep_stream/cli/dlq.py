@@ -223,7 +223,7 @@ def requeue(
     places = [_place(ref) for ref in refs]
     topology, schemas = _declared()
     wanted = _wanted(topology, topic, codes, instrument, start, until)
-    topics.check(settings, topology)
+    topics.check(settings, topology, ["requeue"])
     log = RefusedLog(settings, schemas)
     letters = [log.letter(place) for place in places] if refs else _all_matching(log, wanted)
     queue = Requeue(settings, topology, schemas)

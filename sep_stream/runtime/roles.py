@@ -1,4 +1,4 @@
-"""The declared roles: what each may do to which topics, groups and the cluster."""
+"""The declared roles: what each may do to which topics, groups, transactional ids and the cluster."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from sep_stream.errors import ConfigurationError
 OPERATIONS: Final = {
     "topic": ("read", "write", "create", "delete", "alter", "describe", "describe_configs", "alter_configs"),
     "group": ("read", "delete", "describe"),
+    "transactional_id": ("write", "describe"),
     "cluster": ("create", "alter", "describe", "describe_configs", "alter_configs", "idempotent_write"),
 }
 """Kafka's, by what they are done to."""
 READER_GROUP: Final = "reader"
 """Named by readers that join no group: librdkafka wants one. Nothing is committed to it."""
 _EVERY_TOPIC: Final = "*"
-_KEYS: Final = frozenset({"name", "doc", "topics", "groups", "cluster", "includes"})
+_KEYS: Final = frozenset({"name", "doc", "topics", "groups", "transactional_ids", "cluster", "includes"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grant:
-    """resource: topic, group or cluster · name: without the prefix; "" for the cluster · operation: of OPERATIONS"""
+    """resource: of OPERATIONS · name: without the prefix; "" for the cluster · operation: of OPERATIONS"""
 
     resource: str
     name: str
@@ -89,8 +90,9 @@ def _role(entry: Mapping[str, Any], before: Mapping[str, Role], topics: Sequence
     grants = {Grant("cluster", "", operation) for operation in _allowed("cluster", entry.get("cluster", []))}
     for operation, names in entry.get("topics", {}).items():
         grants |= {Grant("topic", name, *_allowed("topic", [operation])) for name in _declared(names, topics)}
-    for operation, names in entry.get("groups", {}).items():
-        grants |= {Grant("group", name, *_allowed("group", [operation])) for name in names}
+    for resource in ("group", "transactional_id"):
+        for operation, names in entry.get(f"{resource}s", {}).items():
+            grants |= {Grant(resource, name, *_allowed(resource, [operation])) for name in names}
     for name in entry.get("includes", []):
         if name not in before:
             raise ValueError(f"includes {name!r}, which is not declared before it")

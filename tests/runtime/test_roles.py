@@ -40,8 +40,12 @@ def test_a_worker_may_do_what_its_stages_may_and_no_more() -> None:
     assert set(TOPOLOGY.role("worker").grants) == grants
 
 
-def test_only_publishing_and_activating_write_events() -> None:
-    assert {role.name for role in TOPOLOGY.roles if "market.events" in may(role.name, "write")} == {"ingest", "model"}
+def test_only_publishing_requeueing_and_activating_write_events() -> None:
+    assert {role.name for role in TOPOLOGY.roles if "market.events" in may(role.name, "write")} == {
+        "ingest",
+        "model",
+        "requeue",
+    }
 
 
 def test_a_reader_reads_all_and_writes_nothing() -> None:
@@ -85,6 +89,10 @@ def test_included_roles_and_every_topic_are_spelt_out(tmp_path: Path) -> None:
         (GOOD + 'topics.read = ["z"]', "role 'a': topic 'z' is not declared; known are x, y"),
         (GOOD + 'topics.raed = ["x"]', "role 'a': topic: 'raed' is no operation; known are read"),
         (GOOD + 'groups.write = ["x"]', "role 'a': group: 'write' is no operation"),
+        (
+            GOOD + 'transactional_ids.read = ["x"]',
+            "role 'a': transactional_id: 'read' is no operation; known are write",
+        ),
         (GOOD + 'cluster = ["read"]', "role 'a': cluster: 'read' is no operation"),
         (GOOD + 'includes = ["b"]', "role 'a': includes 'b', which is not declared before it"),
         (GOOD + GOOD, "role 'a' is declared twice"),

@@ -16,12 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from sep_stream.cli import cli
 from sep_stream.errors import SepError
+from sep_stream.history.requeue import Requeue
 from sep_stream.runtime import acls, topics
 from sep_stream.runtime.acls import Acl
 from sep_stream.runtime.certificates import Authority
@@ -35,6 +36,7 @@ from sep_stream.runtime.users import admit_roles
 from sep_stream.sources.publisher import Publisher
 from sep_stream.worker.runner import STAGES
 from tests.cli.commands import finish, start
+from tests.cli.refusals import Sender
 from tests.worker.harness import SCHEMAS, SMALL, TOPOLOGY, log_of, put_in_force, worker
 from tests.worker.markets import SEED, SYMBOLS, model_of, quotes
 
@@ -265,6 +267,23 @@ def test_commands_log_in_by_themselves(secured: Secured) -> None:
     findings = {finding["check"]: finding for finding in map(json.loads, told[3].output.splitlines())}
     assert findings["security"]["ok"]
     assert findings["acls"]["detail"] == f"{len(acls.declared(secured.settings('admin'), TOPOLOGY))} as declared"
+
+
+def test_who_requeues_may_and_who_reads_may_not(secured: Secured) -> None:
+    letter = Sender(secured.settings("admin")).misplaced("GBP/USD", 0)
+    line = ["dlq", "requeue", letter, "--yes"]
+
+    def run(*words: str, **environment: str) -> Result:
+        environment |= {"SEP_PARTITIONS": str(PARTITIONS), "SEP_DATA_DIR": str(secured.data_dir)}
+        return CliRunner().invoke(cli, [*line, *words], env=environment)
+
+    told = run(**secured.settings("read").environment())
+    assert told.exit_code == 1
+    assert "does not let user 'read' write topic 'sep.market.events'" in str(told.exception)
+    with pytest.raises(SepError, match=r"begins no transactions as 'sep\.requeue': .*uthorization"):
+        Requeue(secured.settings("model"), TOPOLOGY, SCHEMAS).publish([], print)
+    told = run()
+    assert (told.exit_code, "1 events published again" in told.output) == (0, True), told.output
 
 
 def test_acls_are_made_once(secured: Secured) -> None:
