@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -92,6 +92,42 @@ class ConvertOutput:
     reason: npt.NDArray[np.uint8]
     rejections: tuple[Rejection, ...]
     prices: npt.NDArray[np.int64]
+
+    @classmethod
+    def concatenate(cls, outputs: Sequence[ConvertOutput]) -> ConvertOutput:
+        """Of at least one converter, each with its own instruments: as if their batches lay one after the other."""
+        if len(outputs) == 1:
+            return outputs[0]
+        models = tuple(dict.fromkeys(model for output in outputs for model in output.models))
+        bars, windows, series_model, rejections = [], [], [], []
+        events = closed = length = 0
+        for output in outputs:
+            bars.append(output.bars.copy())
+            bars[-1]["row"] += events
+            windows.append(output.windows.copy())
+            windows[-1]["bar"] += closed
+            for name in ("anchor", "m5", "m15"):
+                position = windows[-1][name]
+                position[position >= 0] += length
+            recode = np.array([models.index(model) for model in output.models] + [-1], np.int32)
+            series_model.append(recode[output.series.model])
+            rejections += [r._replace(row=r.row + events) if r.row >= 0 else r for r in output.rejections]
+            events, closed, length = (
+                events + len(output.reason), closed + len(output.bars), length + len(output.series.bits)
+            )  # fmt: skip
+        bits, close, open_time_s = (
+            np.concatenate([getattr(output.series, name) for output in outputs])
+            for name in ("bits", "close", "open_time_s")
+        )
+        return cls(
+            bars=np.concatenate(bars),
+            windows=np.concatenate(windows),
+            series=Series(bits, close, open_time_s, np.concatenate(series_model)),
+            models=models,
+            reason=np.concatenate([output.reason for output in outputs]),
+            rejections=tuple(rejections),
+            prices=np.concatenate([output.prices for output in outputs]),
+        )
 
 
 @dataclass(slots=True)

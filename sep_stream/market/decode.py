@@ -26,10 +26,10 @@ def decode_events(
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
     offsets: npt.NDArray[np.int64],
-    partition: int | None = None,
+    partition: int | npt.NDArray[np.int64] | None = None,
     partitions: int | None = None,
 ) -> EventBatch:
-    """The events of records of one partition, each with the reason if it can't be one.
+    """The events of records, each with the reason if it can't be one. partition: of all, or of each, (n,)
 
     Without `partition` and `partitions` keys are not checked: the records come from no log.
     """
@@ -43,12 +43,11 @@ def decode_events(
         key_codes, table = VarColumn.from_list(keys).intern()
         named = np.array([_canonical(instruments, key) for key in table] + [-2], np.int16)
         # keys that name no instrument are a mismatch, however long: they are neither hashed nor remembered
-        own = np.array(
-            [place >= 0 and partition_for(table[code], partitions) == partition for code, place in enumerate(named)],
-            np.bool_,
+        home = np.array(
+            [partition_for(table[code], partitions) if place >= 0 else -1 for code, place in enumerate(named)], np.int64
         )
         reason[(reason == Reason.OK) & (named[key_codes] != instrument)] = Reason.KEY_MISMATCH
-        reason[(reason == Reason.OK) & ~own[key_codes]] = Reason.WRONG_PARTITION
+        reason[(reason == Reason.OK) & (home[key_codes] != partition)] = Reason.WRONG_PARTITION
     source, sources = columns["source"].intern()
     model, models = columns["model_id"].intern()
     return EventBatch(

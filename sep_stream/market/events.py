@@ -190,6 +190,11 @@ class EventBatch:
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
         return replace(self, **{name: column[rows] for name, column in columns.items()}, keys=None, values=None)
 
+    def stretch(self, start: int, stop: int) -> EventBatch:
+        """The events in [start, stop), with the original bytes."""
+        rows = slice(start, stop)
+        return replace(self.take(rows), keys=self.keys and self.keys[rows], values=self.values and self.values[rows])
+
     @classmethod
     def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
         """All events of at least one batch, in order. The original bytes are left behind."""

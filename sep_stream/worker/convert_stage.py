@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -24,7 +25,7 @@ from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
-from sep_stream.worker.stage import Counters, Processed, Refused, origin, rejected_records
+from sep_stream.worker.stage import Counters, Processed, Refused, Rows, origin, rejected_records
 from sep_stream.worker.transport import Batch
 
 SNAPSHOT_INTERVAL_S: Final = 1.0
@@ -98,38 +99,73 @@ class ConvertStage:
         self._partitions: dict[int, _Partition] = {}
         self._to_rebuild = set(range(partitions)) if rebuild_state else set()
 
-    async def process(self, batch: Batch) -> Processed | None:
-        state = self._partitions.get(batch.partition)
-        if state is None or state.epoch != batch.epoch:
-            state = await asyncio.to_thread(self._recover, batch.partition, batch.epoch)
-            if not self._is_current(batch):
-                return None
-            self._partitions[batch.partition] = state
-        first = batch.records[0].offset
+    async def process(self, batches: Sequence[Batch]) -> Processed:
+        await self._recover_for(batches)
+        unseen: dict[int, list[Batch]] = defaultdict(list)
+        for batch in batches:
+            if self._is_current(batch) and len(rest := self._unseen(batch)):
+                unseen[batch.partition].append(rest)
+        outputs = self._feed(list(unseen.values())) if unseen else []
+        snapshots = [self._snapshot_if_due(partition) for partition in unseen]
+        return Processed(outputs, [snapshot for snapshot in snapshots if snapshot])
+
+    async def _recover_for(self, batches: Sequence[Batch]) -> None:
+        """The states of partitions that are new to this process or have been elsewhere, at the same time."""
+        new = {
+            batch.partition: batch
+            for batch in batches
+            if batch.partition not in self._partitions or self._partitions[batch.partition].epoch != batch.epoch
+        }
+        if new:
+            states = await asyncio.gather(
+                *(asyncio.to_thread(self._recover, b.partition, b.epoch) for b in new.values())
+            )
+            self._partitions.update(zip(new, states, strict=True))
+
+    def _unseen(self, batch: Batch) -> Batch:
+        """What of the batch is still to be fed; its partition's state has then seen it."""
+        state, first = self._partitions[batch.partition], batch.records[0].offset
         if first < state.resume:
             batch = batch.starting_at(state.resume)
-            if not batch.records:
-                return Processed()
         elif first < state.next_offset:
             raise StateError(
                 f"{batch.topic}/{batch.partition}: a fetch begins at offset {first}, "
                 f"but the state has seen all below {state.next_offset}"
             )
-        outputs = self._feed(state, batch)
-        state.next_offset = batch.next_offset
-        return Processed(outputs, self._snapshot_if_due(state, batch.partition))
+        state.next_offset = max(state.next_offset, batch.next_offset)
+        return batch
 
-    def _feed(self, state: _Partition, batch: Batch) -> list[Outgoing]:
-        events = self._decode(batch.partition, batch.offsets, batch.keys, batch.values)
-        output = state.converter.feed(events)
-        self._count(output, events)
+    def _feed(self, by_partition: Sequence[Sequence[Batch]]) -> list[Outgoing]:
+        """Outputs of batches, given partition by partition. Decoding and encoding cost much for each call and little
+        for each record, so both are done for all at once; the converters are fed one by one."""
+        rows = Rows([batch for batches in by_partition for batch in batches])
+        events = self._decode(rows.partition, rows.offsets, rows.keys, rows.values)
+        fed: list[ConvertOutput] = []
+        prices: list[Outgoing] = []
+        late: list[Refused] = []
+        dead: list[Refused] = []
+        start = 0
+        for batches in by_partition:
+            stop = start + sum(map(len, batches))
+            partition, converter = batches[0].partition, self._partitions[batches[0].partition].converter
+            part = events.stretch(start, stop)
+            output = converter.feed(part)
+            prices += self._prices(partition, int(part.offset[-1]), converter, output)
+            for refused in self._refused(partition, part, output):
+                (late if refused.code == Reason.LATE.name else dead).append(refused)
+            fed.append(output)
+            start = stop
+        output = ConvertOutput.concatenate(fed)
+        self._count(output, late, dead)
+        codec, topics = self._codecs["rejected"], self._topics
         return [
-            *self._bars(batch, output, events),
-            *self._prices(batch, state.converter, output),
-            *self._rejections(batch, events, output),
+            *self._bars(rows, output),
+            *prices,
+            *rejected_records(codec, topics.late, self.topic, late),
+            *rejected_records(codec, topics.dead_letters, self.topic, dead),
         ]
 
-    def _decode(self, partition: int, offsets: Any, keys: list[Any], values: list[Any]) -> EventBatch:
+    def _decode(self, partition: Any, offsets: Any, keys: list[Any], values: list[Any]) -> EventBatch:
         codec = self._codecs["market_event"]
         return decode_events(codec, self._instruments, keys, values, offsets, partition, self._n_partitions)
 
@@ -156,7 +192,8 @@ class ConvertStage:
         due_s = time.monotonic() + (0 if rebuilt else SNAPSHOT_INTERVAL_S)
         return _Partition(epoch, converter, resume, resume, due_s)
 
-    def _snapshot_if_due(self, state: _Partition, partition: int) -> Outgoing | None:
+    def _snapshot_if_due(self, partition: int) -> Outgoing | None:
+        state = self._partitions[partition]
         now_s = time.monotonic()
         if now_s < state.snapshot_due_s:
             return None
@@ -177,57 +214,50 @@ class ConvertStage:
                 remedy="few and short names of sources, shorter windows",
             )  # fmt: skip
 
-    def _bars(self, batch: Batch, output: ConvertOutput, events: EventBatch) -> Iterator[Outgoing]:
-        bars = output.bars
+    def _bars(self, rows: Rows, output: ConvertOutput) -> Iterator[Outgoing]:
+        bars, instruments, symbols = output.bars, self._instruments, self._symbols
         if not len(bars):
             return
-        headers = origin(batch, "convert")
-        closed_by = events.offset[bars["row"]].tolist()
-        keys = [self._symbols.keys[i] for i in bars["instrument"].tolist()]
+        headers = origin(self.topic, self.name)
+        closed_by = bars["row"].tolist()
+        partitions = rows.partition[bars["row"]].tolist()
+        origins = [headers(p, rows.records[row].offset) for p, row in zip(partitions, closed_by, strict=True)]
+        keys = [symbols.keys[i] for i in bars["instrument"].tolist()]
         end_ms = ((bars["open_time_s"] + wire.DURATION[bars["timeframe"]]) * wire.MS_PER_S).tolist()
-        columns = wire.bar_columns(bars, self._instruments, self._symbols)
-        values = self._codecs["bar"].encode(columns, len(bars)).values()
-        for row, value in enumerate(values):
-            yield Outgoing(self._topics.bars, batch.partition, keys[row], value, end_ms[row], headers(closed_by[row]))
+        values = self._codecs["bar"].encode(wire.bar_columns(bars, instruments, symbols), len(bars)).values()
+        for k, value in enumerate(values):
+            yield Outgoing(self._topics.bars, partitions[k], keys[k], value, end_ms[k], origins[k])
         if not len(output.windows):
             return
-        columns = wire.window_columns(output, self._parameters, self._instruments, self._symbols)
+        columns = wire.window_columns(output, self._parameters, instruments, symbols)
         values = self._codecs["window"].encode(columns, len(output.windows)).values()
-        for row, value in zip(output.windows["bar"].tolist(), values, strict=True):
-            yield Outgoing(self._topics.windows, batch.partition, keys[row], value, 0, headers(closed_by[row]))
+        for k, value in zip(output.windows["bar"].tolist(), values, strict=True):
+            yield Outgoing(self._topics.windows, partitions[k], keys[k], value, 0, origins[k])
 
-    def _prices(self, batch: Batch, converter: MarketDataConverter, output: ConvertOutput) -> Iterator[Outgoing]:
-        headers = origin(batch, "convert")(batch.records[-1].offset)
+    def _prices(
+        self, partition: int, last_offset: int, converter: MarketDataConverter, output: ConvertOutput
+    ) -> Iterator[Outgoing]:
+        headers = origin(self.topic, self.name)(partition, last_offset)
         for position in output.prices.tolist():
-            yield Outgoing(
-                self._topics.prices,
-                batch.partition,
-                self._symbols.keys[position],
-                self._schemas.encode("latest_price", converter.latest_price(position)),
-                0,
-                headers,
-            )
+            value = self._schemas.encode("latest_price", converter.latest_price(position))
+            yield Outgoing(self._topics.prices, partition, self._symbols.keys[position], value, 0, headers)
 
-    def _rejections(self, batch: Batch, events: EventBatch, output: ConvertOutput) -> Iterator[Outgoing]:
-        late: list[Refused] = []
-        dead: list[Refused] = []
+    def _refused(self, partition: int, events: EventBatch, output: ConvertOutput) -> Iterator[Refused]:
+        if not output.rejections:
+            return
         symbols, times_us = self._instruments.symbols, events.event_time.tolist()
         for row, offset, reason, instrument, key, value in output.rejections:
             time_us = times_us[row] if row >= 0 else NULL
             sane_time = 0 <= time_us < YEAR_2200_US  # others have no place in a timestamp; the bytes tell them
-            refused = Refused(
-                reason.name, REASON_TEXT[reason], offset, key, value,
+            yield Refused(
+                reason.name, REASON_TEXT[reason], partition, offset, key, value,
                 symbols[instrument] if instrument >= 0 else None, time_us if sane_time else None,
             )  # fmt: skip
-            (late if reason == Reason.LATE else dead).append(refused)
-        self._counters.add_refused("late", late)
-        self._counters.add_refused("dead", dead)
-        codec = self._codecs["rejected"]
-        yield from rejected_records(codec, self._topics.late, batch, late)
-        yield from rejected_records(codec, self._topics.dead_letters, batch, dead)
 
-    def _count(self, output: ConvertOutput, events: EventBatch) -> None:
-        self._counters.add("events", len(events))
+    def _count(self, output: ConvertOutput, late: Sequence[Refused], dead: Sequence[Refused]) -> None:
+        self._counters.add("events", len(output.reason))
         self._counters.add("bars", len(output.bars))
         self._counters.add("windows", len(output.windows))
         self._counters.add("duplicates", int(np.count_nonzero(output.reason == Reason.DUPLICATE)))
+        self._counters.add_refused("late", late)
+        self._counters.add_refused("dead", dead)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
-from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records
+from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch
 
 
 class MetricsStage:
-    """Computes a fetch's windows in one batch, all instruments and timeframes together."""
+    """Computes all windows that have come in one batch, all partitions, instruments and timeframes together."""
 
     name = "metrics"
 
@@ -40,27 +40,30 @@ class MetricsStage:
             BulkCodec(*schemas.of(name)) for name in ("window", "metrics", "rejected")
         )
 
-    async def process(self, batch: Batch) -> Processed:
-        decoded = self._windows.decode(batch.values)
+    async def process(self, batches: Sequence[Batch]) -> Processed:
+        records = Rows(batches)
+        decoded = self._windows.decode(records.values)
         misfit = wire.misfit_windows(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(batch, decoded, misfit, self._symbols, "Window")
+        refused = decode_faults(records, decoded, misfit, self._symbols, "Window")
         rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
         self._counters.add("metrics", len(rows))
         self._counters.add_refused("dead", refused)
         return Processed(
             [
-                *(self._records(batch, wire.take(decoded.columns, rows), rows) if len(rows) else ()),
-                *rejected_records(self._rejected, self._dead_letters, batch, refused),
+                *(self._outputs(records, wire.take(decoded.columns, rows), rows) if len(rows) else ()),
+                *rejected_records(self._rejected, self._dead_letters, self.topic, refused),
             ]
         )
 
-    def _records(self, batch: Batch, windows: dict[str, Any], rows: Any) -> Iterator[Outgoing]:
+    def _outputs(self, records: Rows, windows: dict[str, Any], rows: Any) -> Iterator[Outgoing]:
         bits, points, anchors = wire.window_series(windows, self._params)
         metrics = compute_metrics(bits, points, anchors, self._params, self._engine)
         columns = wire.metrics_columns(windows, metrics, self._params, METRICS_VERSION)
         values = self._metrics.encode(columns, len(rows)).values()
         available_ms = windows["available_at"].tolist()
-        headers = origin(batch, self._engine)
-        for row, value, timestamp_ms in zip(rows.tolist(), values, available_ms, strict=True):
-            record = batch.records[row]
-            yield Outgoing(self._output, batch.partition, record.key, value, timestamp_ms, headers(record.offset))
+        headers = origin(self.topic, self._engine)
+        partitions = records.partition[rows].tolist()
+        for row, partition, value, timestamp_ms in zip(rows.tolist(), partitions, values, available_ms, strict=True):
+            record = records.records[row]
+            source = headers(partition, record.offset)
+            yield Outgoing(self._output, partition, record.key, value, timestamp_ms, source)

@@ -154,7 +154,7 @@ class Worker:
             stream_buffer_maxsize=BUFFERED_BATCHES_MAX,
         )
         stage = self._stage(name, app.is_current)
-        agent = BatchAgent(app, stage, outbox, self.fail)
+        agent = BatchAgent(app, stage, outbox, self.fail, self.settings.fetch_records)
         app.agent(app.batch_topic(stage.topic), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
         return app
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -21,7 +20,7 @@ from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
-from sep_stream.worker.stage import Counters, Processed, decode_faults, origin, rejected_records
+from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch
 
 RECORDS_FOR_A_THREAD: Final = 64
@@ -43,7 +42,7 @@ class ScoreTopics:
 
 
 class ScoreStage:
-    """Scores a fetch's metrics under the models stamped on them."""
+    """Scores metrics under the models stamped on them, those of all partitions together."""
 
     name = "score"
 
@@ -63,36 +62,36 @@ class ScoreStage:
         self._metrics, self._signal, self._pattern, self._rejected = (
             BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern", "rejected")
         )
-        self._caches: dict[int, ScoreCache] = defaultdict(ScoreCache)
+        self._cache = ScoreCache()
 
-    async def process(self, batch: Batch) -> Processed:
-        decoded = self._metrics.decode(batch.values)
+    async def process(self, batches: Sequence[Batch]) -> Processed:
+        came = Rows(batches)
+        decoded = self._metrics.decode(came.values)
         misfit = wire.misfit_metrics(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(batch, decoded, misfit, self._symbols, "Metrics")
+        refused = decode_faults(came, decoded, misfit, self._symbols, "Metrics")
         rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
         metrics = wire.take(decoded.columns, rows)
         records, ids = wire.metric_records(metrics, self._params, self._symbols)
-        signals = await self._score(batch.partition, records, [await self._models.get(model_id) for model_id in ids])
+        signals = await self._score(records, [await self._models.get(model_id) for model_id in ids])
         self._counters.add("signals", len(signals))
         self._counters.add("windows_without_model", len(rows) - len(signals))
         self._counters.add_refused("dead", refused)
         return Processed(
             [
-                *(self._records(batch, metrics, records, signals, ids, rows) if len(signals) else ()),
-                *rejected_records(self._rejected, self._topics.dead_letters, batch, refused),
+                *(self._outputs(came, metrics, records, signals, ids, rows) if len(signals) else ()),
+                *rejected_records(self._rejected, self._topics.dead_letters, self.topic, refused),
             ]
         )
 
-    async def _score(self, partition: int, records: MetricRecords, models: list[Model]) -> Signals:
-        cache = self._caches[partition]
-        scoring = partial(score_records, records, models, self._instruments.symbols, self._params, cache)
+    async def _score(self, records: MetricRecords, models: list[Model]) -> Signals:
+        scoring = partial(score_records, records, models, self._instruments.symbols, self._params, self._cache)
         if len(records) < RECORDS_FOR_A_THREAD:
             return scoring()
         return await asyncio.to_thread(scoring)
 
-    def _records(
+    def _outputs(
         self,
-        batch: Batch,
+        came: Rows,
         metrics: Mapping[str, Any],
         records: MetricRecords,
         signals: Signals,
@@ -101,29 +100,26 @@ class ScoreStage:
     ) -> Iterator[Outgoing]:
         columns = wire.signal_columns(signals, metrics, ids, METRICS_VERSION)
         values = self._signal.encode(columns, len(signals)).values()
-        sources = [batch.records[row] for row in rows[signals.row].tolist()]
+        at = rows[signals.row]
+        keys = [came.records[row].key for row in at.tolist()]
+        partitions = came.partition[at].tolist()
         available_ms = columns["available_at"].tolist()
-        headers = origin(batch, "score")
+        headers = origin(self.topic, "score")
+        origins = [
+            headers(partition, came.records[row].offset) for partition, row in zip(partitions, at.tolist(), strict=True)
+        ]
         latest: dict[bytes, Outgoing] = {}
         timeframes = records.timeframe[signals.row].tolist()
         for k, value in enumerate(values):
-            source = sources[k]
-            origin_headers = headers(source.offset)
-            yield Outgoing(self._topics.signals, batch.partition, source.key, value, available_ms[k], origin_headers)
-            key = b"%b|%b" % (source.key, TIMEFRAMES[timeframes[k]].encode())
-            latest[key] = Outgoing(self._topics.latest, batch.partition, key, value, 0, origin_headers)
+            yield Outgoing(self._topics.signals, partitions[k], keys[k], value, available_ms[k], origins[k])
+            key = b"%b|%b" % (keys[k], TIMEFRAMES[timeframes[k]].encode())
+            latest[key] = Outgoing(self._topics.latest, partitions[k], key, value, 0, origins[k])
         yield from latest.values()
-        yield from self._patterns(batch, signals, records, ids, sources, available_ms)
+        for k, value in self._patterns(signals, records, ids):
+            yield Outgoing(self._topics.patterns, partitions[k], keys[k], value, available_ms[k], origins[k])
 
-    def _patterns(
-        self,
-        batch: Batch,
-        signals: Signals,
-        records: MetricRecords,
-        ids: tuple[str, ...],
-        sources: list[Any],
-        available_ms: list[int],
-    ) -> Iterator[Outgoing]:
+    def _patterns(self, signals: Signals, records: MetricRecords, ids: tuple[str, ...]) -> Iterator[tuple[int, bytes]]:
+        """Positions among the signals that say something, and the patterns behind them."""
         chosen = np.flatnonzero(signals.direction != 0)
         if not len(chosen):
             return
@@ -145,10 +141,4 @@ class ScoreStage:
             "path": VarColumn.from_rows(np.ascontiguousarray(records.own.metrics.path[rows], "<f4").view(np.uint8)),
             "confidence": signals.confidence[chosen],
         }
-        headers = origin(batch, "score")
-        values = self._pattern.encode(columns, len(chosen)).values()
-        for k, value in zip(chosen.tolist(), values, strict=True):
-            source = sources[k]
-            yield Outgoing(
-                self._topics.patterns, batch.partition, source.key, value, available_ms[k], headers(source.offset)
-            )
+        yield from zip(chosen.tolist(), self._pattern.encode(columns, len(chosen)).values(), strict=True)

@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
 from sep_stream.market.events import NULL, REASON_TEXT, Reason
 from sep_stream.worker.failpoints import reach
-from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outbox, Outgoing
+from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Delivery, Outbox, Outgoing
 from sep_stream.worker.transport import Batch, BatchApp
 from sep_stream.worker.wire import Symbols
 
 IN_FLIGHT_BATCHES_MAX: Final = 32
-"""Batches of a stage whose records are on their way; the next waits."""
+"""Batches of a stage that wait or whose records are on their way; then it takes no more."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What a batch gave. snapshot: to be sent once these and all earlier outputs are acknowledged."""
+    """What batches gave. snapshots: to be sent once these and all earlier outputs are acknowledged."""
 
     outputs: Sequence[Outgoing] = ()
-    snapshot: Outgoing | None = None
+    snapshots: Sequence[Outgoing] = ()
 
 
 class Stage(Protocol):
@@ -40,77 +41,124 @@ class Stage(Protocol):
     name: str
     topic: str
 
-    async def process(self, batch: Batch) -> Processed | None:
-        """Outputs of a batch; None where its epoch has passed in the meantime."""
+    async def process(self, batches: Sequence[Batch]) -> Processed:
+        """Outputs of batches, those of a partition in their order; none of one whose epoch passes in the meantime."""
 
 
 class BatchAgent:
     """Runs a stage over its topic: sends what it gives, acknowledges in order, and fails loudly.
 
-    The batches of a partition are processed and sent one after the other; those of different partitions take turns
-    wherever the stage waits, for a thread or for room to send. fail: called with each error; the process is expected
-    to end. Nothing of the partition is processed or acknowledged after it.
+    What has come while the stage was at work, of whatever partitions, it takes together next: a stage's cost is
+    mostly one for each call while few records come, and one for each record when many do. fail: called with each
+    error; the process is expected to end. Nothing is processed or acknowledged after it. records_max: taken at once,
+    or a single batch
     """
 
-    def __init__(self, app: BatchApp, stage: Stage, outbox: Outbox, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, app: BatchApp, stage: Stage, outbox: Outbox, fail: Callable[[BaseException], None], records_max: int
+    ) -> None:
         self._app, self._stage, self._outbox, self._fail = app, stage, outbox, fail
+        self._records_max = records_max
         self._room = asyncio.Semaphore(IN_FLIGHT_BATCHES_MAX)
-        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._last: dict[int, asyncio.Task[None]] = {}
+        self._waiting: deque[Any] = deque()
+        self._work: asyncio.Task[None] | None = None
+        self._acknowledged: asyncio.Task[None] | None = None
         self._broken = False
 
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
             await self._room.acquire()
-            partition = event.message.value.partition
-            task = asyncio.create_task(self._handle(event.message, self._last.get(partition)))
-            self._last[partition] = task
-            task.add_done_callback(self._finished)
+            self._waiting.append(event.message)
+            if self._work is None or self._work.done():
+                self._work = self._watched(self._process_waiting())
 
-    async def _handle(self, message: Any, previous: asyncio.Task[None] | None) -> None:
-        async with self._turns[message.value.partition]:
-            try:
-                processed = await self._process(message.value)
-                if processed is None:
-                    return
-                reach(f"{self._stage.name}.before_send")
-                delivery = await self._outbox.send(processed.outputs)
-            except BaseException:
-                self._broken = True
-                raise
+    async def _process_waiting(self) -> None:
+        while self._waiting and not self._broken:
+            messages = self._taken()
+            current = [m.value for m in messages if self._app.is_current(m.value)]
+            processed = await self._stage.process(current) if current else Processed()
+            reach(f"{self._stage.name}.before_send")
+            delivery = await self._outbox.send(processed.outputs)
+            acknowledging = self._acknowledge(messages, processed.snapshots, delivery, self._acknowledged)
+            self._acknowledged = self._watched(acknowledging)
+
+    def _taken(self) -> list[Any]:
+        messages = [self._waiting.popleft()]
+        records = len(messages[0].value)
+        while self._waiting and records + len(self._waiting[0].value) <= self._records_max:
+            messages.append(self._waiting.popleft())
+            records += len(messages[-1].value)
+        return messages
+
+    async def _acknowledge(
+        self,
+        messages: Sequence[Any],
+        snapshots: Sequence[Outgoing],
+        delivery: Delivery,
+        previous: asyncio.Task[None] | None,
+    ) -> None:
+        """A message whose epoch has passed may be among them: nothing is committed for it."""
         await delivery.future
         reach(f"{self._stage.name}.after_send")
         if previous is not None:
             await previous
-        if processed.snapshot is not None:
+        if snapshots:
             reach(f"{self._stage.name}.before_snapshot")
-            await (await self._outbox.send([processed.snapshot])).future
+            await (await self._outbox.send(snapshots)).future
             reach(f"{self._stage.name}.after_snapshot")
-        self._app.consumer.acknowledge(message)
+        for message in messages:
+            self._app.consumer.acknowledge(message)
+            self._room.release()
 
-    async def _process(self, batch: Batch) -> Processed | None:
-        if self._broken or not self._app.is_current(batch):
-            return None
-        return await self._stage.process(batch)
+    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._room.release()
         with contextlib.suppress(asyncio.CancelledError):
             error = task.exception()
             if error is not None:
+                self._broken = True
                 self._fail(error)
+
+
+class Rows:
+    """The records of some batches of a topic, one batch after the other. partition: (n,) int64"""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.topic = batches[0].topic
+        self.records = [record for batch in batches for record in batch.records]
+        partitions = np.array([batch.partition for batch in batches], np.int64)
+        self.partition = np.repeat(partitions, [len(batch) for batch in batches])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        return [r.key for r in self.records]
+
+    @property
+    def values(self) -> list[bytes | None]:
+        return [r.value for r in self.records]
 
 
 _HOST: Final = socket.gethostname()
 
 
-def origin(batch: Batch, engine: str) -> Callable[[int], list[tuple[str, bytes]]]:
-    """Headers of an output by the offset of the record behind it: they tell where it came from, values don't."""
-    place = f"{batch.topic}/{batch.partition}/".encode()
+def origin(topic: str, engine: str) -> Callable[[int, int], list[tuple[str, bytes]]]:
+    """Headers of an output by partition and offset of the record behind it: they tell where it came from, values
+    don't."""
+    place = topic.encode()
     made_by = ("made-by", f"{engine}@{_HOST}".encode())
 
-    def headers(offset: int) -> list[tuple[str, bytes]]:
-        return [("source", b"%b%d" % (place, offset)), made_by]
+    def headers(partition: int, offset: int) -> list[tuple[str, bytes]]:
+        return [("source", b"%b/%d/%d" % (place, partition, offset)), made_by]
 
     return headers
 
@@ -121,6 +169,7 @@ class Refused(NamedTuple):
 
     code: str
     reason: str
+    partition: int
     offset: int
     key: bytes | None
     value: bytes | None
@@ -164,21 +213,21 @@ CUT_KEY_BYTES: Final = 64 * 1024
 """What is kept of a key that alone is over half of that."""
 
 
-def rejected_records(codec: BulkCodec, topic: str, batch: Batch, refused: Sequence[Refused]) -> list[Outgoing]:
+def rejected_records(codec: BulkCodec, topic: str, lay_in: str, refused: Sequence[Refused]) -> list[Outgoing]:
     """Records for `late` or `dead.letters`: the original bytes, where they lay, and the reason.
 
     A record that no topic of ours could take is cut: its reason says so and where the whole lies, and a header `cut`
-    tells the length of the whole value. codec: of `rejected`
+    tells the length of the whole value. codec: of `rejected` · lay_in: the topic of the refused records
     """
     if not refused:
         return []
-    code, reason, offset, key, value, instrument, time_us = zip(*refused, strict=True)
+    code, reason, partition, offset, key, value, instrument, time_us = zip(*refused, strict=True)
     keys, values = VarColumn.from_list(key), VarColumn.from_list(value)
     size = 2 * np.maximum(keys.length, 0).astype(np.int64) + np.maximum(values.length, 0)
     too_large = set(np.flatnonzero(size > REJECTED_BYTES_MAX).tolist())
     if too_large:
-        rest = [_cut(r, batch) if row in too_large else r for row, r in enumerate(refused)]
-        cut = rejected_records(codec, topic, batch, rest)
+        rest = [_cut(r, lay_in) if row in too_large else r for row, r in enumerate(refused)]
+        cut = rejected_records(codec, topic, lay_in, rest)
         for row in too_large:
             cut[row] = cut[row]._replace(headers=[("cut", str(len(value[row] or b"")).encode())])
         return cut
@@ -188,14 +237,14 @@ def rejected_records(codec: BulkCodec, topic: str, batch: Batch, refused: Sequen
         "reason": _words(reason),
         "instrument": _words(instrument),
         "event_time": np.fromiter((NULL if t is None else t for t in time_us), np.int64, n),
-        "topic": _words([batch.topic] * n),
-        "partition": np.full(n, batch.partition, np.int64),
+        "topic": _words([lay_in] * n),
+        "partition": np.array(partition, np.int64),
         "offset": np.array(offset, np.int64),
         "key": keys,
         "value": values,
     }
     return [
-        Outgoing(topic, batch.partition, (r.instrument or "").encode() or r.key or b"", record)
+        Outgoing(topic, r.partition, (r.instrument or "").encode() or r.key or b"", record)
         for r, record in zip(refused, codec.encode(columns, n).values(), strict=True)
     ]
 
@@ -208,14 +257,14 @@ def _words(words: Sequence[str | None]) -> VarColumn:
     return VarColumn.from_codes(codes, [word.encode() for word in table])
 
 
-def _cut(refused: Refused, batch: Batch) -> Refused:
+def _cut(refused: Refused, lay_in: str) -> Refused:
     key, value = refused.key or b"", refused.value or b""
     if 2 * len(key) > REJECTED_BYTES_MAX // 2:
         key = key[:CUT_KEY_BYTES]
     kept = value[: REJECTED_BYTES_MAX - 2 * len(key)]
     reason = (
         f"{refused.reason}; too large to be kept whole: key and value have {len(refused.key or b'')} and {len(value)} "
-        f"bytes, here are the first {len(key)} and {len(kept)}; all lie in {batch.topic}/{batch.partition} "
+        f"bytes, here are the first {len(key)} and {len(kept)}; all lie in {lay_in}/{refused.partition} "
         f"at offset {refused.offset}"
     )
     return refused._replace(
@@ -225,16 +274,17 @@ def _cut(refused: Refused, batch: Batch) -> Refused:
     )
 
 
-def decode_faults(batch: Batch, decoded: Decoded, misfit: Any, symbols: Symbols, expected: str) -> list[Refused]:
+def decode_faults(records: Rows, decoded: Decoded, misfit: Any, symbols: Symbols, expected: str) -> list[Refused]:
     """Why records of a derived topic can't be used. misfit: (n,) bool, those made with other parameters."""
     refused = []
     rows = np.flatnonzero((decoded.errors != Reason.OK) | misfit)
     instruments = symbols.positions(decoded.columns["instrument"].take(rows)).tolist()
-    for row, position in zip(rows.tolist(), instruments, strict=True):
-        record, code = batch.records[row], Reason(int(decoded.errors[row]))
+    partitions = records.partition[rows].tolist()
+    for row, position, partition in zip(rows.tolist(), instruments, partitions, strict=True):
+        record, code = records.records[row], Reason(int(decoded.errors[row]))
         reason = f"expected an Avro {expected}"
         if code == Reason.OK:
             code, reason = Reason.PARAMETERS, REASON_TEXT[Reason.PARAMETERS]
         instrument = symbols.keys[position].decode() if position >= 0 else None
-        refused.append(Refused(code.name, reason, record.offset, record.key, record.value, instrument))
+        refused.append(Refused(code.name, reason, partition, record.offset, record.key, record.value, instrument))
     return refused

@@ -16,8 +16,6 @@ from typing import Any, Final
 import faust
 import faust.app.base
 import faust.tables
-import numpy as np
-import numpy.typing as npt
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.events import Event
 from faust.serializers.schemas import Schema
@@ -48,18 +46,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.records)
-
-    @property
-    def offsets(self) -> npt.NDArray[np.int64]:
-        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
-
-    @property
-    def keys(self) -> list[bytes | None]:
-        return [r.key for r in self.records]
-
-    @property
-    def values(self) -> list[bytes | None]:
-        return [r.value for r in self.records]
 
     def starting_at(self, offset: int) -> Batch:
         """The batch without the records below `offset`."""

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, pack_bits, unpack_bits
 from sep_stream.market.bulk_avro import VarColumn
@@ -25,6 +24,13 @@ MS_PER_S: Final = 1000
 DURATION: Final = np.array(DURATION_S, np.int64)
 _DIRECTION_SYMBOL: Final = {1: 0, -1: 1, 0: 2}  # of the Avro enum: BUY, SELL, HOLD
 _CONFIRMATIONS: Final = ((1, "m5"), (2, "m15"))
+_GATE_FAILED: Final = VarColumn.from_list(
+    [
+        json.dumps([reason for bit, reason in enumerate(GATE_REASONS) if mask >> bit & 1]).encode()
+        for mask in range(2 ** len(GATE_REASONS))
+    ]
+)
+"""By mask, the reasons as JSON."""
 
 
 def take(columns: Mapping[str, Any], rows: npt.NDArray[np.intp]) -> Columns:
@@ -37,10 +43,11 @@ class Symbols:
 
     def __init__(self, instruments: Instruments) -> None:
         self.keys = [symbol.encode() for symbol in instruments.symbols]
+        self._words = VarColumn.from_list(self.keys)
         self._position = {key: position for position, key in enumerate(self.keys)}
 
     def column(self, instrument: npt.NDArray[np.int16]) -> VarColumn:
-        return VarColumn.from_codes(instrument.astype(np.int32), self.keys)
+        return self._words.take(instrument)
 
     def positions(self, column: VarColumn) -> npt.NDArray[np.int16]:
         """Positions (n,) int16 of the instruments named, -1 where unknown."""
@@ -114,8 +121,8 @@ class _WindowGather:
     def columns(self, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]) -> Columns:
         series, p = self.output.series, self.parameters
         first, last = anchor - p.history + 1, anchor + p.forward
-        bits = sliding_window_view(series.bits, p.window_bars)[first]
-        prices = sliding_window_view(series.close, p.forward + 1)[anchor]
+        bits = _stretches(series.bits, p.window_bars)[first]
+        prices = _stretches(series.close, p.forward + 1)[anchor]
         return {
             "anchor_time": series.open_time_s[anchor] * MS_PER_S,
             "start_time": series.open_time_s[first] * MS_PER_S,
@@ -156,11 +163,18 @@ def window_series(
     return np.concatenate(bits).ravel(), points.ravel(), anchors
 
 
+def _stretches(series: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """(m - width + 1, width): all stretches of a contiguous series, sharing its memory. As numpy's sliding_window_view,
+    whose checks take longer than a small batch's whole copy."""
+    step = series.itemsize
+    return np.ndarray((len(series) - width + 1, width), series.dtype, series, strides=(step, step))
+
+
 def _fixed_rows(column: VarColumn, rows: npt.NDArray[np.intp], width: int) -> npt.NDArray[np.uint8]:
     """(len(rows), width) uint8: the bytes of rows that all have that length."""
     if not len(rows):
         return np.empty((0, width), np.uint8)
-    return np.ascontiguousarray(sliding_window_view(column.data, width)[column.start[rows]])
+    return np.ascontiguousarray(_stretches(column.data, width)[column.start[rows]])
 
 
 def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: WindowParams, version: str) -> Columns:
@@ -287,7 +301,7 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
         "p_up": signals.p_up,
         "expected_move": signals.expected_move,
         "gate_passed": signals.gate_passed,
-        "gate_failed": _gate_failed(signals.gate),
+        "gate_failed": _GATE_FAILED.take(signals.gate),
         "confirmed": signals.confirmed,
         "m5_signal_id": _text(signals.m5_signal_id),
         "m15_signal_id": _text(signals.m15_signal_id),
@@ -303,14 +317,6 @@ def _rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
 
 def _text(values: Sequence[str | None]) -> VarColumn:
     return VarColumn.from_list([None if v is None else v.encode() for v in values])
-
-
-def _gate_failed(gate: npt.NDArray[np.uint8]) -> VarColumn:
-    table = [
-        json.dumps([reason for bit, reason in enumerate(GATE_REASONS) if mask >> bit & 1]).encode()
-        for mask in range(2 ** len(GATE_REASONS))
-    ]
-    return VarColumn.from_codes(gate.astype(np.int32), table)
 
 
 def _matches(signals: Signals) -> list[str]:

@@ -9,17 +9,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sep_stream.convert import ConvertParameters, MarketDataConverter
+from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.partitioner import partition_for
-from tests.convert.described import DECLARED, PARTITIONS, SHORT, bar_of, by_package, by_wire
+from tests.convert.described import DECLARED, PARTITIONS, SHORT, Described, add, bar_of, by_package, by_wire
 from tests.reference.files import NOTHING, events_of, time_us
 from tests.streams import DAY_US, MINUTE_US, START_US, random_events
 
@@ -60,6 +61,23 @@ def test_a_prefix_of_the_log_gives_a_prefix_of_the_bars_and_windows(seed: int, c
     assert prefix.bars == whole.bars[: len(prefix.bars)]
     assert prefix.windows == whole.windows[: len(prefix.windows)]
     assert not any(position < count for position, _ in whole.bars[len(prefix.bars) :])
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.lists(st.integers(0, COUNT), min_size=1, max_size=3).map(sorted))
+def test_outputs_of_several_converters_joined_say_what_each_says(seed: int, cuts: list[int]) -> None:
+    """Each with its own instruments and models, as those of the partitions are; stretch by stretch of the log."""
+    events = events_from_records(DECLARED, random_events(seed, COUNT))
+    parts = [events.take(np.flatnonzero(events.instrument == k)) for k in np.unique(events.instrument).tolist()]
+    converters = [MarketDataConverter(DECLARED, SHORT) for _ in parts]
+    joined, apart = Described(), Described()
+    for start, stop in zip((0, *cuts), (*cuts, COUNT), strict=True):
+        stretches = [part.take(np.flatnonzero((part.offset >= start) & (part.offset < stop))) for part in parts]
+        outputs = [converter.feed(part) for converter, part in zip(converters, stretches, strict=True)]
+        add(joined, ConvertOutput.concatenate(outputs), EventBatch.concatenate(stretches), DECLARED, SHORT)
+        for output, part in zip(outputs, stretches, strict=True):
+            add(apart, output, part, DECLARED, SHORT)
+    assert joined == apart
 
 
 def test_bars_of_real_quotes_match(shared_data: Path) -> None:

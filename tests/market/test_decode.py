@@ -79,6 +79,17 @@ def test_an_event_in_a_partition_that_is_not_its_keys_is_refused(partition: int)
     assert reasons(decode([b"EUR/USD"], [encoded()], partition)) == [Reason.WRONG_PARTITION]
 
 
+def test_records_of_several_partitions_are_judged_each_by_its_own() -> None:
+    symbols = [symbol.encode() for symbol in INSTRUMENTS.symbols]
+    keys = [symbol for symbol in symbols for _ in range(PARTITIONS)]
+    values = [encoded(instrument=key.decode()) for key in keys]
+    partition = np.tile(np.arange(PARTITIONS), len(symbols))
+    batch = decode_events(CODEC, INSTRUMENTS, keys, values, np.arange(len(keys)), partition, PARTITIONS)
+    found = {(key, p) for key, p, reason in zip(keys, partition.tolist(), batch.reason, strict=True) if not reason}
+    assert found == {(symbol, partition_for(symbol, PARTITIONS)) for symbol in symbols}
+    assert {*reasons(batch)} == {Reason.OK, Reason.WRONG_PARTITION}
+
+
 def test_of_two_faults_the_key_is_told_before_the_partition() -> None:
     assert reasons(decode([b"GBP/USD"], [encoded()], HOME)) == [Reason.KEY_MISMATCH]
 

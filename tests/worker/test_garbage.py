@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from confluent_kafka import Producer
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.stage import CUT_KEY_BYTES, REJECTED_BYTES_MAX, Refused, rejected_records
-from sep_stream.worker.transport import Batch
 from tests.worker.harness import SCHEMAS, SMALL, Records, decoded, log_of, publish, raw, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, assert_same_events_gave_the_same, quotes, steps
 from tests.worker.test_refused_sends import alter
@@ -138,9 +136,8 @@ def test_a_state_that_events_made_too_large_for_a_snapshot_does_not_stop_the_wor
     assert raw(settings, "dead.letters") == []
 
 
-def batch_of(*records: tuple[bytes | None, bytes | None]) -> tuple[Batch, list[Refused]]:
-    refused = [Refused("CODE", "why", k, key, value) for k, (key, value) in enumerate(records)]
-    return Batch("events", 3, [SimpleNamespace(offset=r.offset) for r in refused], len(records), 1, 0), refused
+def refused_of(*records: tuple[bytes | None, bytes | None]) -> list[Refused]:
+    return [Refused("CODE", "why", 3, k, key, value) for k, (key, value) in enumerate(records)]
 
 
 def sizes() -> Iterator[tuple[int, int]]:
@@ -151,8 +148,8 @@ def sizes() -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize(("key", "value"), list(sizes()))
 def test_a_rejected_record_fits_its_topic_and_is_whole_where_it_can_be(key: int, value: int) -> None:
-    batch, refused = batch_of((b"k" * key, b"v" * value), (b"small", b"one"))
-    cut, whole = rejected_records(CODEC, "dead", batch, refused)
+    refused = refused_of((b"k" * key, b"v" * value), (b"small", b"one"))
+    cut, whole = rejected_records(CODEC, "dead", "events", refused)
     assert len(cut.key) + len(cut.value) < 4 * MIB
     letter = SCHEMAS.decode(cut.value)[1]
     fits = 2 * key + value <= REJECTED_BYTES_MAX
@@ -164,9 +161,9 @@ def test_a_rejected_record_fits_its_topic_and_is_whole_where_it_can_be(key: int,
 
 def test_rejected_records_are_those_of_a_writer_one_by_one() -> None:
     records = [(b"k", b"v"), (None, b""), (b"", None), ("ü".encode(), bytes(range(256)))]
-    batch, refused = batch_of(*records)
+    refused = refused_of(*records)
     refused = [refused[0]._replace(instrument="EUR/USD", event_time_us=7), *refused[1:3], refused[3]._replace(code="B")]
-    assert [out.value for out in rejected_records(CODEC, "dead", batch, refused)] == [
+    assert [out.value for out in rejected_records(CODEC, "dead", "events", refused)] == [
         SCHEMAS.encode(
             "rejected",
             {"code": r.code, "reason": r.reason, "instrument": r.instrument, "event_time": r.event_time_us,
@@ -174,4 +171,9 @@ def test_rejected_records_are_those_of_a_writer_one_by_one() -> None:
         )
         for r in refused
     ]  # fmt: skip
-    assert [out.key for out in rejected_records(CODEC, "dead", batch, refused)] == [b"EUR/USD", b"", b"", "ü".encode()]
+    assert [out.key for out in rejected_records(CODEC, "dead", "events", refused)] == [
+        b"EUR/USD",
+        b"",
+        b"",
+        "ü".encode(),
+    ]
