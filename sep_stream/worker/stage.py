@@ -21,8 +21,8 @@ from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Deliv
 from sep_stream.worker.transport import Batch, BatchApp
 from sep_stream.worker.wire import Symbols
 
-IN_FLIGHT_BATCHES_MAX: Final = 32
-"""Batches of a stage that wait or whose records are on their way; then it takes no more."""
+IN_FLIGHT_FETCHES_MAX: Final = 32
+"""Fetches of a stage that wait or whose records are on their way; then it takes no more."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,10 +48,9 @@ class Stage(Protocol):
 class BatchAgent:
     """Runs a stage over its topic: sends what it gives, acknowledges in order, and fails loudly.
 
-    What has come while the stage was at work, of whatever partitions, it takes together next: a stage's cost is
-    mostly one for each call while few records come, and one for each record when many do. fail: called with each
-    error; the process is expected to end. Nothing is processed or acknowledged after it. records_max: taken at once,
-    or a single batch
+    What was fetched while the stage was at work it takes together next: while few records come, what a stage costs
+    it costs for each call. fail: called with each error; the process is expected to end. Nothing is processed or
+    acknowledged after it. records_max: taken at once, or a single fetch
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class BatchAgent:
     ) -> None:
         self._app, self._stage, self._outbox, self._fail = app, stage, outbox, fail
         self._records_max = records_max
-        self._room = asyncio.Semaphore(IN_FLIGHT_BATCHES_MAX)
+        self._room = asyncio.Semaphore(IN_FLIGHT_FETCHES_MAX)
         self._waiting: deque[Any] = deque()
         self._work: asyncio.Task[None] | None = None
         self._acknowledged: asyncio.Task[None] | None = None
@@ -75,7 +74,8 @@ class BatchAgent:
     async def _process_waiting(self) -> None:
         while self._waiting and not self._broken:
             messages = self._taken()
-            current = [m.value for m in messages if self._app.is_current(m.value)]
+            batches = [batch for message in messages for batch in message.value.batches]
+            current = [batch for batch in batches if self._app.is_current(batch)]
             processed = await self._stage.process(current) if current else Processed()
             reach(f"{self._stage.name}.before_send")
             delivery = await self._outbox.send(processed.outputs)

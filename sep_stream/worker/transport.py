@@ -1,9 +1,9 @@
-"""A Faust transport that hands an agent one message per fetched stretch of a partition.
+"""A Faust transport that hands an agent one message per fetch.
 
-Faust spends most of its time per message. Here a message is a `Batch`: the records of one partition that one fetch
-returned. Agents, consumer groups, rebalances and supervision stay Faust's own. Offsets become committable in the
-order of the fetches, once `acknowledge` was called for every batch up to them; `docs/decisions/batch-transport.md`
-tells what of Faust and aiokafka this reaches into, and why.
+Faust spends most of its time per message. Here a message is a `Fetched`: the records of all partitions that one fetch
+returned, a `Batch` for each. Agents, consumer groups, rebalances and supervision stay Faust's own. Offsets become
+committable in the order of the fetches, once `acknowledge` was called for every fetch up to them;
+`docs/decisions/batch-transport.md` tells what of Faust and aiokafka this reaches into, and why.
 """
 
 from __future__ import annotations
@@ -53,8 +53,18 @@ class Batch:
         return Batch(self.topic, self.partition, kept, self.next_offset, self.epoch, self.number)
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch returned: a batch of each partition that had records."""
+
+    batches: tuple[Batch, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches))
+
+
 class BatchSchema(Schema):
-    """Passes a batch to the agent as it is: decoding is the stage's work."""
+    """Passes what was fetched to the agent as it is: decoding is the stage's work."""
 
     def compile(self, app: Any, **_: Any) -> Any:
         async def event_of(message: Any, *, propagate: bool = False) -> Event:
@@ -65,16 +75,16 @@ class BatchSchema(Schema):
 
 @dataclass(slots=True)
 class _Ledger:
-    """The batches of an epoch in fetch order, and the offset below which all are acknowledged."""
+    """An epoch's batches in fetch order, each as its message and next offset, and the offset below which all are
+    acknowledged."""
 
     epoch: int
-    pending: deque[Any] = field(default_factory=deque)
+    pending: deque[tuple[Any, int]] = field(default_factory=deque)
     committable: int | None = None
     committed: int | None = None
     expected_number: int = 0
 
-    def add(self, message: Any) -> None:
-        batch: Batch = message.value
+    def add(self, message: Any, batch: Batch) -> None:
         if batch.number != self.expected_number:
             raise StateError(
                 f"{batch.topic}/{batch.partition}: fetch {batch.number} of epoch {batch.epoch} arrived where "
@@ -82,11 +92,11 @@ class _Ledger:
             )
         self.expected_number += 1
         self.advance()
-        self.pending.append(message)
+        self.pending.append((message, batch.next_offset))
 
     def advance(self) -> int | None:
-        while self.pending and self.pending[0].acked:
-            self.committable = self.pending.popleft().value.next_offset
+        while self.pending and self.pending[0][0].acked:
+            _, self.committable = self.pending.popleft()
         return self.committable
 
 
@@ -150,7 +160,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             for partition, offset in error.args[0].items():
                 await self._fail_for_lost_input(consumer, partition, offset)
             return {}
-        return {TP(*tp): self._wrapped(TP(*tp), records) for tp, records in fetched.items() if records}
+        return self._joined({TP(*tp): records for tp, records in fetched.items() if records})
 
     async def _fail_for_lost_input(self, consumer: Any, partition: Any, offset: int) -> None:
         """Ends the process where aiokafka would go on at the log's start, past records that nobody handled."""
@@ -165,13 +175,22 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             ),
         )
 
-    def _wrapped(self, tp: TP, records: list[Any]) -> list[Any]:
-        # No task of this thread has run since the fetcher gave these up, so the epoch fits their position.
-        if tp.topic not in self.app.batch_topics:
-            return records
+    def _joined(self, fetched: Mapping[TP, list[Any]]) -> dict[TP, list[Any]]:
+        """Those of batch topics as one `Fetched`, under one of its partitions."""
+        # No task of this thread has run since the fetcher gave these up, so the epochs fit their positions.
+        batches = tuple(self._batch(tp, records) for tp, records in fetched.items() if self._is_batched(tp))
+        others = {tp: records for tp, records in fetched.items() if not self._is_batched(tp)}
+        if batches:
+            others[TP(batches[0].topic, batches[0].partition)] = [Fetched(batches)]
+        return others
+
+    def _is_batched(self, tp: TP) -> bool:
+        return tp.topic in self.app.batch_topics
+
+    def _batch(self, tp: TP, records: list[Any]) -> Batch:
         number = self._numbers[tp]
         self._numbers[tp] += 1
-        return [Batch(tp.topic, tp.partition, records, records[-1].offset + 1, self.epochs[tp], number)]
+        return Batch(tp.topic, tp.partition, records, records[-1].offset + 1, self.epochs[tp], number)
 
 
 def _keep_raw(consumer: Any) -> None:
@@ -201,28 +220,35 @@ class _Consumer(driver.Consumer):
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
         fetched = await super()._getmany(active_partitions, timeout)
-        return {tp: records for tp, records in fetched.items() if not self._overtaken(tp, records)}
+        return dict(item for tp, records in fetched.items() for item in self._present(tp, records))
 
-    def _overtaken(self, tp: TP, records: list[Any]) -> bool:
-        """Has a seek or a new assignment come between the fetch and now?"""
-        return bool(records) and isinstance(records[0], Batch) and records[0].epoch != self.epoch(tp)
+    def _present(self, tp: TP, records: list[Any]) -> Iterator[tuple[TP, list[Any]]]:
+        """The records without batches that a seek or a new assignment has overtaken since their fetch."""
+        if not records or not isinstance(records[0], Fetched):
+            yield tp, records
+            return
+        batches = tuple(b for b in records[0].batches if b.epoch == self.epoch(TP(b.topic, b.partition)))
+        if batches:
+            yield TP(batches[0].topic, batches[0].partition), [Fetched(batches)]
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        if not isinstance(record, Batch):
+        if not isinstance(record, Fetched):
             return super()._to_message(tp, record)
-        last = record.records[-1]
+        last = record.batches[0].records[-1]
         message = ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, None, None, record,
             None, 0, len(record), tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
-        ledger = self._ledgers.get(tp)
-        if ledger is None or ledger.epoch != record.epoch:
-            ledger = self._ledgers[tp] = _Ledger(record.epoch)
-        ledger.add(message)
+        for batch in record.batches:
+            at = TP(batch.topic, batch.partition)
+            ledger = self._ledgers.get(at)
+            if ledger is None or ledger.epoch != batch.epoch:
+                ledger = self._ledgers[at] = _Ledger(batch.epoch)
+            ledger.add(message, batch)
         return message
 
     def acknowledge(self, message: Any) -> None:
-        """All that a batch gave has been acknowledged by the broker: its offsets may be committed."""
+        """All that a fetch gave has been acknowledged by the broker: its offsets may be committed."""
         message.acked = True
         self._unacked_messages.discard(message)
 
@@ -287,7 +313,7 @@ class _TableManager(faust.tables.TableManager):
 
 
 class BatchApp(faust.App):
-    """A Faust app whose `batch_topic`s arrive as batches.
+    """A Faust app whose `batch_topic`s arrive fetch by fetch.
 
     A group without an offset begins where the log does; an offset that the log no longer has ends the process.
     stage: names it in failpoints and logs · fail: called with an error on the app's loop; the process is expected to
