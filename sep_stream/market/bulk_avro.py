@@ -86,7 +86,7 @@ class VarColumn:
     def __len__(self) -> int:
         return len(self.start)
 
-    def take(self, rows: npt.NDArray[np.integer[Any]]) -> VarColumn:
+    def take(self, rows: slice | npt.NDArray[np.integer[Any]]) -> VarColumn:
         return VarColumn(self.data, self.start[rows], self.length[rows])
 
     def to_list(self) -> list[bytes | None]:

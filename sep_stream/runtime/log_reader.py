@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,17 +25,24 @@ _AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 """A connection that is lost comes back, or the read's silence ends it."""
 
 
-@dataclass(frozen=True, slots=True)
 class RecordBatch:
     """Records of one partition in offset order. offsets, timestamps_ms: (n,) int64 · keys, values: n long."""
 
-    offsets: npt.NDArray[np.int64]
-    timestamps_ms: npt.NDArray[np.int64]
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self.offsets = self._integers(message.offset() for message in messages)
+        self.keys: list[bytes | None] = [message.key() for message in messages]
+        self.values: list[bytes | None] = [message.value() for message in messages]
+
+    @property
+    def timestamps_ms(self) -> npt.NDArray[np.int64]:
+        return self._integers(message.timestamp()[1] for message in self._messages)
+
+    def _integers(self, numbers: Iterable[int]) -> npt.NDArray[np.int64]:
+        return np.fromiter(numbers, np.int64, len(self._messages))
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self._messages)
 
 
 class LogReader:
@@ -117,21 +123,22 @@ class LogReader:
         heard_s = time.monotonic()
         while True:
             messages = _fetch(consumer)
-            records = [m for m in messages if m.error() is None]
-            wanted = [m for m in records if m.offset() < stop]
+            errors = [m for m in messages if m.error() is not None]
+            records = [m for m in messages if m.error() is None] if errors else messages
+            wanted = [m for m in records if m.offset() < stop] if records and records[-1].offset() >= stop else records
             if wanted:
-                yield _batch(wanted)
+                yield RecordBatch(wanted)
             position = consumer.position([tp])[0].offset
             if position >= stop or len(wanted) < len(records):
                 return
-            end = _end(messages)
+            end = _end(errors)
             if end is not None:
                 if end < stop:
                     raise StateError(
                         f"{tp.topic}/{tp.partition}: the log ends at offset {end}, expected it up to {stop}"
                     )
                 return
-            _raise_fatal(messages, self._settings)
+            _raise_fatal(errors, self._settings)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENCE_S_MAX:
@@ -191,10 +198,10 @@ def _fetch(consumer: Consumer) -> list[Message]:
     return [] if first is None else [first, *consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
 
 
-def _end(messages: Iterable[Message]) -> int | None:
-    """The next offset of a partition, where the messages say that its end is reached; markers of transactions lie
+def _end(errors: Iterable[Message]) -> int | None:
+    """The next offset of a partition, where an "error" says that its end is reached; markers of transactions lie
     before it, records of open ones behind."""
-    return next((m.offset() for m in messages if m.error() and m.error().code() == KafkaError._PARTITION_EOF), None)
+    return next((m.offset() for m in errors if m.error().code() == KafkaError._PARTITION_EOF), None)
 
 
 def _raise_fatal(messages: Iterable[Message], settings: Settings) -> None:
@@ -211,13 +218,3 @@ def _fatal(message: Message, error: KafkaError, settings: Settings) -> SepError:
         )
         return DependencyError(denial(settings, about, "read" if message.topic() else "describe"))
     return InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
-
-
-def _batch(messages: list[Message]) -> RecordBatch:
-    n = len(messages)
-    return RecordBatch(
-        np.fromiter((m.offset() for m in messages), np.int64, n),
-        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
-        [m.key() for m in messages],
-        [m.value() for m in messages],
-    )

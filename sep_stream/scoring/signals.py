@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -318,37 +318,45 @@ def _fill_scores(
     models: Sequence[Model],
     symbols: Sequence[str],
 ) -> None:
-    """Score the given rows, which are sorted by library: all of one library at once."""
+    """Score the given rows, which are sorted by model and library: all of one library at once."""
     library = np.stack([windows.model[rows], windows.instrument[rows], windows.timeframe[rows]])
-    bounds = np.flatnonzero((np.diff(library) != 0).any(axis=0)) + 1
-    for part in np.split(rows, bounds):
-        if len(part):
-            k = part[0]
-            scores[part] = _score_window_rows(
-                windows.take(part),
-                models[windows.model[k]],
-                symbols[windows.instrument[k]],
-                TIMEFRAMES[windows.timeframe[k]],
-            )
+    for part in _runs(rows, library):
+        k = part[0]
+        model, symbol = models[windows.model[k]], symbols[windows.instrument[k]]
+        _score_of_library(scores, part, windows, model, symbol, TIMEFRAMES[windows.timeframe[k]])
+    for part in _runs(rows, library[:1]):
+        gate = models[windows.model[part[0]]].parameters.gate
+        scores["gate"][part] = gate_failures(windows.metrics.take(part), scores["confidence"][part], gate)
 
 
-def _score_window_rows(windows: _Windows, model: Model, symbol: str, timeframe: str) -> npt.NDArray[np.void]:
+def _runs(rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """The rows in stretches of equal keys, (k, n)."""
+    bounds = np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1
+    return np.split(rows, bounds) if len(rows) else []
+
+
+def _score_of_library(
+    scores: npt.NDArray[np.void],
+    rows: npt.NDArray[np.int64],
+    windows: _Windows,
+    model: Model,
+    symbol: str,
+    timeframe: str,
+) -> None:
     library, p = model.library(symbol, timeframe), model.parameters
     scored = score(
         library,
         p.window.forward,
-        windows.metrics.path,
-        windows.start_time_s,
+        windows.metrics.path[rows],
+        windows.start_time_s[rows],
         model.calibration(symbol, timeframe),
         p.matches,
         p.min_blocks,
     )
-    rows: Any = np.zeros(len(windows), _SCORE_DTYPE)
     for name in ("direction", "reason", "confidence", "p_up", "expected_move", "match_row", "match_cosine"):
-        rows[name] = getattr(scored, name)
-    rows["gate"] = gate_failures(windows.metrics, scored.confidence, p.gate)
+        scores[name][rows] = getattr(scored, name)
     named = scored.match_row >= 0
-    rows["match_anchor_time_s"][named] = library.anchor_time_s[scored.match_row[named]]
-    rows["match_outcome"][named] = library.outcome[scored.match_row[named]]
-    filled: npt.NDArray[np.void] = rows
-    return filled
+    at = np.where(named, scored.match_row, 0)
+    if len(library.outcome):
+        scores["match_anchor_time_s"][rows] = np.where(named, library.anchor_time_s[at], 0)
+        scores["match_outcome"][rows] = np.where(named, library.outcome[at], 0)

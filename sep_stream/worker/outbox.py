@@ -19,8 +19,8 @@ MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What the largest of our topics take (`max.message.bytes` in topology/topics.toml)."""
 RECORD_ROOM_BYTES: Final = 64 * 1024
 """Of that, for a record's frame, headers and names."""
-LINGER_MS: Final = 1
-"""Long enough to fill batches under load, short against a hop's latency."""
+LINGER_MS: Final = 0
+"""None: it would cost each hop several times itself while records are few; when there are many they queue anyway."""
 _REPORT_INTERVAL_S: Final = 0.002
 
 

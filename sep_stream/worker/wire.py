@@ -87,50 +87,50 @@ def _spread(points: npt.NDArray[np.int64], tick: npt.NDArray[np.int64]) -> npt.N
 def window_columns(
     output: ConvertOutput, parameters: ConvertParameters, instruments: Instruments, symbols: Symbols
 ) -> Columns:
-    bars = output.bars[output.windows["bar"]]
-    tick = instruments.tick_units[bars["instrument"]]
-    gather = _WindowGather(output, parameters)
-    columns: Columns = {
+    bars, windows = output.bars[output.windows["bar"]], output.windows
+    n, tick = len(bars), instruments.tick_units[bars["instrument"]]
+    present = {name: windows[name] >= 0 for _, name in _CONFIRMATIONS}
+    # An absent window takes the place of the record's own: its columns are not written.
+    anchors = [
+        windows["anchor"],
+        *(np.where(there, windows[name], windows["anchor"]) for name, there in present.items()),
+    ]
+    timeframes = [bars["timeframe"], *(np.full(n, timeframe, np.uint8) for timeframe, _ in _CONFIRMATIONS)]
+    gathered = _gathered(output, parameters, np.concatenate(anchors), np.concatenate(timeframes))
+    own, m5, m15 = ({name: _rows(c, slice(k * n, (k + 1) * n)) for name, c in gathered.items()} for k in range(3))
+    return {
         "instrument": symbols.column(bars["instrument"]),
         "timeframe": bars["timeframe"].astype(np.int64),
-        "history": np.full(len(bars), parameters.history, np.int64),
-        "forward": np.full(len(bars), parameters.forward, np.int64),
-        **gather.columns(output.windows["anchor"], bars["timeframe"]),
+        "history": np.full(n, parameters.history, np.int64),
+        "forward": np.full(n, parameters.forward, np.int64),
+        **own,
         "bar_index": bars["index"],
         "bar_open_time": bars["open_time_s"] * MS_PER_S,
         "bar_open": bars["open"] * tick,
         "bar_close": bars["close"] * tick,
         "bar_spread": _spread(bars["spread"], tick),
+        **present,
+        **{f"m5.{name}": column for name, column in m5.items()},
+        **{f"m15.{name}": column for name, column in m15.items()},
     }
-    for timeframe, name in _CONFIRMATIONS:
-        present = output.windows[name] >= 0
-        columns[name] = present
-        anchor = np.where(present, output.windows[name], output.windows["anchor"])
-        nested = gather.columns(anchor, np.full(len(bars), timeframe))
-        columns |= {f"{name}.{field}": column for field, column in nested.items()}
-    return columns
 
 
-class _WindowGather:
-    """Cuts windows out of the series of an output."""
-
-    def __init__(self, output: ConvertOutput, parameters: ConvertParameters) -> None:
-        self.output, self.parameters = output, parameters
-        self.models = [model.encode() for model in output.models]
-
-    def columns(self, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]) -> Columns:
-        series, p = self.output.series, self.parameters
-        first, last = anchor - p.history + 1, anchor + p.forward
-        bits = _stretches(series.bits, p.window_bars)[first]
-        prices = _stretches(series.close, p.forward + 1)[anchor]
-        return {
-            "anchor_time": series.open_time_s[anchor] * MS_PER_S,
-            "start_time": series.open_time_s[first] * MS_PER_S,
-            "available_at": (series.open_time_s[last] + DURATION[timeframe]) * MS_PER_S,
-            "bits": VarColumn.from_rows(pack_bits(bits).view(np.uint8)),
-            "prices": VarColumn.from_rows(np.ascontiguousarray(prices, "<i4").view(np.uint8)),
-            "model_id": VarColumn.from_codes(series.model[last], self.models),
-        }
+def _gathered(
+    output: ConvertOutput, parameters: ConvertParameters, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]
+) -> Columns:
+    """Windows cut out of the series of an output."""
+    series, p = output.series, parameters
+    first, last = anchor - p.history + 1, anchor + p.forward
+    bits = _stretches(series.bits, p.window_bars)[first]
+    prices = _stretches(series.close, p.forward + 1)[anchor]
+    return {
+        "anchor_time": series.open_time_s[anchor] * MS_PER_S,
+        "start_time": series.open_time_s[first] * MS_PER_S,
+        "available_at": (series.open_time_s[last] + DURATION[timeframe]) * MS_PER_S,
+        "bits": VarColumn.from_rows(pack_bits(bits).view(np.uint8)),
+        "prices": VarColumn.from_rows(np.ascontiguousarray(prices, "<i4").view(np.uint8)),
+        "model_id": VarColumn.from_codes(series.model[last], [model.encode() for model in output.models]),
+    }
 
 
 def misfit_windows(columns: Mapping[str, Any], params: WindowParams) -> npt.NDArray[np.bool_]:
@@ -186,7 +186,7 @@ def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: W
     for name in ("history", "forward", "samples", "hold"):
         columns[name] = np.full(n, getattr(params, name), np.int64)
     columns["eps"] = np.full(n, params.eps)
-    start = 0
+    fields, start = _metric_fields(metrics), 0
     for prefix in ("", "m5.", "m15."):
         present = windows[prefix[:-1]] if prefix else np.ones(n, np.bool_)
         count = int(present.sum())
@@ -195,8 +195,7 @@ def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: W
         start += count
         if prefix:
             columns[prefix[:-1]] = present
-        part = _metric_fields(metrics.take(rows))
-        columns |= {f"{prefix}{field}": column for field, column in part.items()}
+        columns |= {f"{prefix}{field}": _rows(column, rows) for field, column in fields.items()}
         for name in ("anchor_time", "start_time", "available_at", "model_id"):
             columns[f"{prefix}{name}"] = windows[f"{prefix}{name}"]
     return columns
@@ -311,7 +310,7 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
     }
 
 
-def _rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
+def _rows(column: Any, rows: slice | npt.NDArray[np.int64]) -> Any:
     return column.take(rows) if isinstance(column, VarColumn) else column[rows]
 
 
