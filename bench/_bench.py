@@ -20,7 +20,7 @@ from typing import Final
 
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.events import EventBatch
-from sep_stream.runtime import topics
+from sep_stream.runtime import garbage_collector, topics
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.resources import resource
@@ -94,6 +94,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def main(description: str | None, measure: Callable[[argparse.Namespace], Iterator[Figure]]) -> None:
     """Print where and with what this runs, then each figure as it is known."""
     arguments = parser(description).parse_args()
+    garbage_collector.settle()  # as the commands do
     if not arguments.json:
         print(header())
         print(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), flush=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.logs import configure_logs
 from sep_stream.runtime.security_folder import ADMIN, as_role
 from sep_stream.runtime.settings import Settings
@@ -62,6 +63,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         configure_logs(settings.log_level, settings.log_format)
         command_path = click.get_current_context().command_path.partition(" ")[2]
+        garbage_collector.settle()
         role = _ROLE.get(command_path, _ROLE.get(command_path.partition(" ")[0], "read"))
         if role is not None:
             settings = as_role(settings, role)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -14,6 +13,7 @@ from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
 from sep_stream.market.avro import load_schemas
+from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
@@ -93,7 +93,7 @@ class Worker:
             await asyncio.to_thread(caught_up.mark_start)
         outbox = Outbox(librdkafka(self.settings))
         apps = [self._app(name, brokers, outbox) for name in self.stage_names]
-        _settle_garbage_collector()
+        garbage_collector.settle()
         log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
         for app in apps:
             app.loop = loop
@@ -236,10 +236,3 @@ def _crashes(apps: Sequence[BatchApp]) -> list[asyncio.Task[Any]]:
         raise cause if isinstance(cause, SepError) else DependencyError(f"{app.stage}: {cause!r}")
 
     return [asyncio.create_task(crashed(app)) for app in apps]
-
-
-def _settle_garbage_collector() -> None:
-    """Batches make many objects that die young: collect seldom, and never what start-up made."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 50)
