@@ -24,6 +24,9 @@ _PASSING: Final = frozenset({
     KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
 })  # fmt: skip
 """The broker only has to finish something, such as choosing the leader of a new partition."""
+_SILENT: Final = frozenset({
+    KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN,
+})  # fmt: skip
 _LOGIN: Final = frozenset({
     KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM,
 })  # fmt: skip
@@ -62,22 +65,27 @@ class Asker:
 
     def ask(self, request: Callable[[float], T], timeout_s: float, about: str) -> T:
         """The answer to a request, which takes a timeout; asked again while the broker says that it can't tell yet.
+        Time in which this process itself stood still is not the broker's and does not count.
 
         Raises DependencyError where the reason is certain: a refused certificate or login, or rights that are missing
         on what it is `about`, such as "topic 'sep.bars'". KafkaException for all else.
         """
-        deadline_s = time.monotonic() + timeout_s
-        wait_s = min(FIRST_WAIT_S, timeout_s)
+        left_s, wait_s = timeout_s, min(FIRST_WAIT_S, timeout_s)
         while True:
+            begun_s = time.monotonic()
             try:
                 return request(wait_s)
             except KafkaException as error:
                 if is_denial(error.args[0]):
                     raise DependencyError(denial(self._settings, about)) from error
-                if not self._may_pass(error) or time.monotonic() > deadline_s - _RETRY_S:
+                answered_s = time.monotonic()
+                passing = self._may_pass(error)
+                probed_s = min(time.monotonic() - answered_s, PROBE_S_MAX)
+                left_s -= min(answered_s - begun_s, wait_s) + probed_s + _RETRY_S
+                if not passing or left_s <= 0:
                     raise
             time.sleep(_RETRY_S)
-            wait_s = max(_RETRY_S, deadline_s - time.monotonic())
+            wait_s = max(_RETRY_S, left_s)
 
     def _may_pass(self, error: KafkaException) -> bool:
         """Raises DependencyError for what does not pass and has a certain reason."""
@@ -90,7 +98,7 @@ class Asker:
         fault = self._login_fault() or self._group_fault() or tls_fault(self._settings)
         if fault is not None:
             raise DependencyError(fault) from error
-        return code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
+        return code in _SILENT
 
     def _login_fault(self) -> str | None:
         reason = next((text for code, text in self._complaints.items() if code in _LOGIN), None)

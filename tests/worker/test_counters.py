@@ -6,7 +6,7 @@ from sep_stream.worker.stage import Counters, Refused
 
 
 def refused(code: str, instrument: str | None) -> Refused:
-    return Refused(code, "", 0, None, None, instrument)
+    return Refused(code, "", 0, 0, None, None, instrument)
 
 
 def test_refused_records_are_counted_by_instrument_and_reason() -> None:

@@ -1,0 +1,42 @@
+"""Requests to the broker are given up when it is silent, not when this process stood still."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from sep_stream.runtime.asker import FIRST_WAIT_S, Asker
+from sep_stream.runtime.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_S = FIRST_WAIT_S + 0.2
+
+
+def test_time_in_which_the_process_stood_still_does_not_count(broker: str) -> None:
+    stalls_s = [TIMEOUT_S + 0.3]
+
+    def request(_: float) -> str:
+        if stalls_s:
+            time.sleep(stalls_s.pop())
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT_QUEUE))
+        return "answer"
+
+    assert Asker(Settings.load(brokers=broker), AdminClient).ask(request, TIMEOUT_S, "the test") == "answer"
+
+
+def test_a_broker_that_stays_silent_is_given_up(broker: str) -> None:
+    waited_s: list[float] = []
+
+    def request(wait_s: float) -> None:
+        waited_s.append(wait_s)
+        time.sleep(wait_s)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    with pytest.raises(KafkaException, match="Timed out"):
+        Asker(Settings.load(brokers=broker), AdminClient).ask(request, TIMEOUT_S, "the test")
+    assert sum(waited_s) <= TIMEOUT_S
+    assert len(waited_s) == 2
