@@ -2,7 +2,8 @@
 
 Candles of eight instruments, one a step, through a worker that runs all three stages with a model in force; a
 consumer notes when each M1 signal arrives. The baseline is a stock Faust app of as many hops, per event: three agents
-in a row, the first decodes with fastavro, each hands the value on. Client, broker and worker share the cores.
+in a row, the first decodes with fastavro, each hands the value on. Client, broker and worker share the cores. The
+broker has a collector that does not stop it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ RATES: Final = (100, 1_000)
 HISTORY_DAYS: Final = 10
 HOPS: Final = 3
 READY_S_MAX: Final = 60.0
+WARM_S: Final = 5.0
+"""At the same pace before what is measured: caches fill, and the broker's JVM compiles."""
 LAST_S_MAX: Final = 10.0
 """After the last event: a signal that has not come by then is missing, and the run fails."""
 
@@ -63,9 +66,10 @@ Identify = Callable[[bytes], Hashable]
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
-    live_days = 2 + int(max(RATES) * arguments.seconds * 1.1) // (1400 * len(SYMBOLS))
+    live_days = 2 + int(max(RATES) * (WARM_S + arguments.seconds) * 1.1) // (1400 * len(SYMBOLS))
     days = list(synthetic_candles(TOPOLOGY.instruments, SYMBOLS, HISTORY_DAYS + live_days, SEED))
     history, live = days[:HISTORY_DAYS], EventBatch.concatenate(days[HISTORY_DAYS:])
+    os.environ |= {"KAFKA_HEAP_OPTS": "-Xms512m -Xmx512m", "KAFKA_JVM_PERFORMANCE_OPTS": "-XX:+UseZGC"}
     with broker() as (address, folder):
         for rate in RATES:
             found: dict[str, list[tuple[float, float]]] = {"ours": [], "faust": []}
@@ -128,9 +132,11 @@ def staying(command: Sequence[str], environment: dict[str, str], settings: Setti
 def latency_ms(
     settings: Settings, output: str, identify: Identify, rate: int, seconds: float, live: EventBatch
 ) -> tuple[float, float]:
-    """p50 and p99 of the time from `produce` to the output's arrival, the first events left out: they warm up."""
+    """p50 and p99 of the time from `produce` to the output's arrival."""
     codec = BulkCodec(*SCHEMAS.of("market_event"))
-    count = min(len(live), int(rate * seconds))
+    first = len(SYMBOLS) * 2
+    warm = first + int(rate * WARM_S)
+    count = min(len(live), warm + int(rate * seconds))
     events = live.take(slice(0, count))
     values = encode_events(codec, TOPOLOGY.instruments, events).values()
     symbols = [TOPOLOGY.instruments[position].symbol for position in events.instrument.tolist()]
@@ -150,15 +156,14 @@ def latency_ms(
                          timestamp=opens_s[k] * 1000)  # fmt: skip
         producer.poll(0)
 
-    warm = max(rate // 10, len(SYMBOLS) * 2)
     ready_s = time.perf_counter() + READY_S_MAX
-    for k in range(warm):
+    for k in range(first):
         send(k)
-    while len(arrived) < warm and time.perf_counter() < ready_s:
+    while len(arrived) < first and time.perf_counter() < ready_s:
         time.sleep(0.1)
     begun_s = time.perf_counter()
-    for k in range(warm, count):
-        while (early_s := begun_s + (k - warm) / rate - time.perf_counter()) > 0:
+    for k in range(first, count):
+        while (early_s := begun_s + (k - first) / rate - time.perf_counter()) > 0:
             time.sleep(early_s)
         send(k)
     end_s = time.perf_counter() + LAST_S_MAX

@@ -41,6 +41,9 @@ def up(settings: Settings, secure: bool) -> None:
 
     With --secure the certificates and passwords lie in `security` in --data-dir, for its owner alone. Commands that
     use this broker log in by themselves, each as the role that its work needs; others take ROLE.toml as --config.
+
+    As Kafka's own scripts do, it takes the JVM's flags from KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS. Its own
+    are for a quick start and little memory; for steady latency: "-Xms512m -Xmx512m" and "-XX:+UseZGC".
     """
     from sep_stream.runtime.topics import create
     from sep_stream.runtime.users import admit_roles

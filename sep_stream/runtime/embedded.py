@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,10 +38,13 @@ LOCK_S_MAX: Final = 120.0
 LOG_TAIL_LINES: Final = 15
 YEAR_MINUTES: Final = 525_600
 _POLL_S: Final = 0.1
-_JVM_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xlog:disable", "-Xlog:all=error:stderr")
-"""The quick compiler alone: a second sooner up, and fast enough for one machine. The JVM itself says only errors:
-it warns at each part of an AOT cache that it leaves aside."""
-_BROKER_FLAGS: Final = ("-Xms64m", "-Xmx256m", "-XX:MaxDirectMemorySize=128m", "-Duser.timezone=UTC")
+_QUICK_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""The quick compiler alone: a second sooner up, and fast enough for one machine. The collector stops the broker for
+some 10 ms, about once a second under load; KAFKA_JVM_PERFORMANCE_OPTS names another one."""
+_QUIET_FLAGS: Final = ("-Xlog:disable", "-Xlog:all=error:stderr")
+"""The JVM says only errors: it warns at each part of an AOT cache that it leaves aside."""
+_HEAP_FLAGS: Final = ("-Xms64m", "-Xmx256m")
+_BROKER_FLAGS: Final = ("-XX:MaxDirectMemorySize=128m", "-Duser.timezone=UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +208,9 @@ class EmbeddedKafka:
         )
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [runtime.java, *_JVM_FLAGS, *_BROKER_FLAGS, aot_flag, f"-Dlog4j2.configurationFile={logging}",
-                 "-cp", runtime.class_path, "kafka.Kafka", str(config)],
+                [runtime.java, *_chosen("KAFKA_JVM_PERFORMANCE_OPTS", _QUICK_FLAGS),
+                 *_chosen("KAFKA_HEAP_OPTS", _HEAP_FLAGS), *_QUIET_FLAGS, *_BROKER_FLAGS, aot_flag,
+                 f"-Dlog4j2.configurationFile={logging}", "-cp", runtime.class_path, "kafka.Kafka", str(config)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
             )  # fmt: skip
         record = _Record(process.pid, psutil.Process(process.pid).create_time(), port, KAFKA_VERSION)
@@ -235,7 +241,14 @@ class EmbeddedKafka:
 
     def _java(self, runtime: JavaRuntime, *command: str) -> None:
         """Run a tool of Kafka's. Its arguments go through a file: a command line is for everybody to see."""
-        flags = [*_JVM_FLAGS, "-XX:-UsePerfData", f"-XX:AOTCache={runtime.aot_cache}", "-cp", runtime.class_path]
+        flags = [
+            *_QUICK_FLAGS,
+            *_QUIET_FLAGS,
+            "-XX:-UsePerfData",
+            f"-XX:AOTCache={runtime.aot_cache}",
+            "-cp",
+            runtime.class_path,
+        ]
         arguments = self._folder / "arguments"
         write_private(arguments, "\n".join(map(_quoted, [*flags, *command])))
         try:
@@ -264,6 +277,11 @@ class EmbeddedKafka:
             return bool(AdminClient(librdkafka(client)).list_topics(timeout=2.0).brokers)
         except KafkaException:
             return False
+
+
+def _chosen(variable: str, flags: Sequence[str]) -> Sequence[str]:
+    """The JVM's flags from the variable that Kafka's own scripts look at; `flags` where it is not set."""
+    return shlex.split(os.environ.get(variable, "")) or flags
 
 
 def _cluster_id() -> str:

@@ -211,7 +211,7 @@ class Worker:
         while silence_s <= BROKER_SILENCE_S_MAX:
             begun_s = loop.time()
             await asyncio.sleep(BROKER_CHECK_INTERVAL_S)
-            if await asyncio.to_thread(outbox.broker_answers, BROKER_CHECK_INTERVAL_S):
+            if await asyncio.to_thread(outbox.broker_answers, self.names["dead.letters"], BROKER_CHECK_INTERVAL_S):
                 silence_s = 0.0
             else:
                 silence_s += min(loop.time() - begun_s, 2 * BROKER_CHECK_INTERVAL_S)

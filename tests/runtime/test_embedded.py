@@ -55,6 +55,20 @@ def recorded(data_dir: Path, pid: int, created_s: float) -> EmbeddedKafka:
 
 
 @pytest.mark.integration
+def test_the_jvms_flags_are_taken_from_kafkas_own_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_HEAP_OPTS", "-Xms300m -Xmx300m")
+    monkeypatch.setenv("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseZGC")
+    kafka = EmbeddedKafka(tmp_path)
+    kafka.start(quiet)
+    try:
+        flags = psutil.Process(kafka.status().pid).cmdline()
+        assert {"-Xms300m", "-Xmx300m", "-XX:+UseZGC"} <= {*flags}
+        assert not {"-XX:+UseSerialGC", "-Xmx256m"} & {*flags}
+    finally:
+        kafka.stop()
+
+
+@pytest.mark.integration
 def test_starting_what_runs_changes_nothing(kafka: EmbeddedKafka) -> None:
     address = kafka.start(quiet)
     before = kafka.status()
