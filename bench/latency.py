@@ -1,9 +1,10 @@
-"""From producing a candle to having its signal, at 100 and 1,000 events a second: `python bench/latency.py`.
+"""From producing an event that closes a bar to having the bar's signal: `python bench/latency.py`.
 
-Candles of eight instruments, one a step, through a worker that runs all three stages with a model in force; a
-consumer notes when each M1 signal arrives. The baseline is a stock Faust app of as many hops, per event: three agents
-in a row, the first decodes with fastavro, each hands the value on. Client, broker and worker share the cores. The
-broker has a collector that does not stop it.
+Candles, each of which closes a bar, or quotes, of which one in twenty does, of eight instruments go through a worker
+that runs all stages with a model in force; a consumer notes when each M1 signal arrives. The baseline is a stock Faust
+app of as many hops, per event: three agents in a row, the first decodes with fastavro and hands on what begins a new
+minute of its instrument, the others hand on what they get. Client, broker and worker share the cores. The broker has a
+collector that does not stop it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from _bench import (
@@ -43,16 +45,18 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import encode_events
 from sep_stream.market.events import EventBatch
 from sep_stream.market.partitioner import partition_for
+from sep_stream.market.timeframes import MINUTE_US
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 from sep_stream.scoring.model import ModelParameters
 from sep_stream.sources.activation import activate
-from sep_stream.sources.synthetic import synthetic_candles
+from sep_stream.sources.synthetic import synthetic_candles, synthetic_quotes
 from sep_stream.stores.model_store import save_model
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
 
-RATES: Final = (100, 1_000)
+CASES: Final = (("candle", 100), ("candle", 1_000), ("quote", 1_000))
+"""Kind of event, and how many a second."""
 HISTORY_DAYS: Final = 10
 HOPS: Final = 3
 READY_S_MAX: Final = 60.0
@@ -62,29 +66,66 @@ LAST_S_MAX: Final = 10.0
 """After the last event: a signal that has not come by then is missing, and the run fails."""
 
 Identify = Callable[[bytes], Hashable]
-"""What a record on the output topic answers, in the terms of `Candle.answer`; None for one of no interest."""
+"""What a record on the output topic answers, as `bars_closed` names it; None for one of no interest."""
+
+
+class Pace(NamedTuple):
+    """Events of a kind, so many a second, for so long."""
+
+    kind: str
+    rate: int
+    seconds: float
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
-    live_days = 2 + int(max(RATES) * (WARM_S + arguments.seconds) * 1.1) // (1400 * len(SYMBOLS))
-    days = list(synthetic_candles(TOPOLOGY.instruments, SYMBOLS, HISTORY_DAYS + live_days, SEED))
-    history, live = days[:HISTORY_DAYS], EventBatch.concatenate(days[HISTORY_DAYS:])
     os.environ |= {"KAFKA_HEAP_OPTS": "-Xms512m -Xmx512m", "KAFKA_JVM_PERFORMANCE_OPTS": "-XX:+UseZGC"}
     with broker() as (address, folder):
-        for rate in RATES:
+        for kind, rate in CASES:
+            history, live = market(kind, int(rate * (WARM_S + arguments.seconds) * 1.1))
             found: dict[str, list[tuple[float, float]]] = {"ours": [], "faust": []}
             for run in range(arguments.runs):
-                settings = fresh_topics(address, folder, f"ours{rate}-{run}.")
+                pace = Pace(kind, rate, arguments.seconds)
+                settings = fresh_topics(address, folder, f"ours-{kind}-{rate}-{run}.")
                 with worker(settings, history):
-                    found["ours"].append(latency_ms(settings, "signals", signal_of, rate, arguments.seconds, live))
-                settings = fresh_topics(address, folder, f"faust{rate}-{run}.")
+                    found["ours"].append(latency_ms(settings, "signals", signal_of, pace, live))
+                settings = fresh_topics(address, folder, f"faust-{kind}-{rate}-{run}.")
                 with faust_hops(settings):
-                    found["faust"].append(latency_ms(settings, f"hop{HOPS}", bytes, rate, arguments.seconds, live))
-                note(f"run {run + 1} at {rate}/s, p50 and p99 in ms: {found['ours'][-1]}, Faust {found['faust'][-1]}")
+                    found["faust"].append(latency_ms(settings, f"hop{HOPS}", bytes, pace, live))
+                ours, faust = found["ours"][-1], found["faust"][-1]
+                note(f"run {run + 1} of {rate} {kind}s a second, p50 and p99 in ms: {ours}, Faust {faust}")
             for k, (name, target) in enumerate((("p50", "<= 10 ms"), ("p99", "<= 20 ms"))):
-                ours, faust = ([both[k] for both in found[who]] for who in ("ours", "faust"))
-                what = f"candle to signal at {rate:,}/s, {name}"
-                yield Figure.times(what, "ms", ours, f"stock Faust, {HOPS} hops per event", faust, target)
+                mine, theirs = ([both[k] for both in found[who]] for who in ("ours", "faust"))
+                what = f"{kind} to signal at {rate:,} {kind}s/s, {name}"
+                yield Figure.times(what, "ms", mine, f"stock Faust, {HOPS} hops per event", theirs, target)
+
+
+def market(kind: str, events: int) -> tuple[list[EventBatch], EventBatch]:
+    """Some days of history, and so many events of what comes next."""
+    make = {"candle": synthetic_candles, "quote": synthetic_quotes}[kind]
+    days = make(TOPOLOGY.instruments, SYMBOLS, 10_000, SEED)
+    history = list(islice(days, HISTORY_DAYS))
+    live = [next(days)]
+    while sum(map(len, live)) < events + 1_000:
+        live.append(next(days))
+    return history, EventBatch.concatenate(live)
+
+
+def bars_closed(events: EventBatch, kind: str) -> list[tuple[str, int] | None]:
+    """Symbol and open time of the M1 bar that each event closes, None where it closes none, or the first that is seen
+    of an instrument: a candle its own, a quote that of the quote before it."""
+    last_s: dict[str, int] = {}
+    closed: list[tuple[str, int] | None] = []
+    symbols = TOPOLOGY.instruments.symbols
+    minutes_s = events.event_time // MINUTE_US * 60
+    for position, minute_s in zip(events.instrument.tolist(), minutes_s.tolist(), strict=True):
+        symbol = symbols[position]
+        before_s = last_s.get(symbol)
+        last_s[symbol] = minute_s
+        if kind == "candle":
+            closed.append((symbol, minute_s))
+        else:
+            closed.append(None if before_s in (None, minute_s) else (symbol, before_s))
+    return closed
 
 
 def signal_of(value: bytes) -> Hashable:
@@ -130,18 +171,21 @@ def staying(command: Sequence[str], environment: dict[str, str], settings: Setti
 
 
 def latency_ms(
-    settings: Settings, output: str, identify: Identify, rate: int, seconds: float, live: EventBatch
+    settings: Settings, output: str, identify: Identify, pace: Pace, live: EventBatch
 ) -> tuple[float, float]:
     """p50 and p99 of the time from `produce` to the output's arrival."""
     codec = BulkCodec(*SCHEMAS.of("market_event"))
-    first = len(SYMBOLS) * 2
-    warm = first + int(rate * WARM_S)
-    count = min(len(live), warm + int(rate * seconds))
+    closed = bars_closed(live, pace.kind)
+    first = 1 + [k for k, bar in enumerate(closed) if bar][len(SYMBOLS)]
+    warm = first + int(pace.rate * WARM_S)
+    count = warm + int(pace.rate * pace.seconds)
     events = live.take(slice(0, count))
     values = encode_events(codec, TOPOLOGY.instruments, events).values()
     symbols = [TOPOLOGY.instruments[position].symbol for position in events.instrument.tolist()]
-    opens_s = (events.event_time // 1_000_000).tolist()
-    answers: list[Hashable] = list(zip(symbols, opens_s, strict=True)) if output == "signals" else list(values)
+    times_ms = (events.event_time // 1_000).tolist()
+    answers: list[Hashable] = [
+        bar and (bar if output == "signals" else value) for bar, value in zip(closed[:count], values, strict=True)
+    ]
 
     arrived: dict[Hashable, float] = {}
     done = threading.Event()
@@ -151,30 +195,31 @@ def latency_ms(
     topic, sent = settings.topic("market.events"), {}
 
     def send(k: int) -> None:
-        sent[answers[k]] = time.perf_counter()
+        if answers[k] is not None:
+            sent[answers[k]] = time.perf_counter()
         producer.produce(topic, values[k], symbols[k].encode(), partition_for(symbols[k].encode(), settings.partitions),
-                         timestamp=opens_s[k] * 1000)  # fmt: skip
+                         timestamp=times_ms[k])  # fmt: skip
         producer.poll(0)
 
     ready_s = time.perf_counter() + READY_S_MAX
     for k in range(first):
         send(k)
-    while len(arrived) < first and time.perf_counter() < ready_s:
+    while not sent.keys() <= arrived.keys() and time.perf_counter() < ready_s:
         time.sleep(0.1)
     begun_s = time.perf_counter()
     for k in range(first, count):
-        while (early_s := begun_s + (k - first) / rate - time.perf_counter()) > 0:
+        while (early_s := begun_s + (k - first) / pace.rate - time.perf_counter()) > 0:
             time.sleep(early_s)
         send(k)
     end_s = time.perf_counter() + LAST_S_MAX
-    while len(arrived) < count and time.perf_counter() < end_s:
+    while not sent.keys() <= arrived.keys() and time.perf_counter() < end_s:
         time.sleep(0.1)
     done.set()
     listener.join()
     missing = [answer for answer in sent if answer not in arrived]
     if missing:
-        sys.exit(f"{len(missing)} of {count} events have no answer on {output}")
-    taken = [(arrived[answer] - sent[answer]) * 1000 for answer in answers[warm:]]
+        sys.exit(f"{len(missing)} of {len(sent)} events have no answer on {output}")
+    taken = [(arrived[answer] - sent[answer]) * 1000 for answer in answers[warm:] if answer is not None]
     p50, p99 = np.percentile(taken, (50, 99)).tolist()
     return round(p50, 2), round(p99, 2)
 
