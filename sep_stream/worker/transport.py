@@ -27,6 +27,8 @@ from sep_stream.worker.failpoints import reach
 
 FETCH_WAIT_MS_MAX: Final = 500
 """How long the broker may hold a fetch that has nothing to return."""
+FRESH_WAIT_S_MAX: Final = 0.005
+"""How long a stage that is behind waits for what has come since: hardly ever all of it, as the broker has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch returned: a batch of each partition that had records."""
+    """What one fetch returned, or two: a batch of each partition that had records, in the order of the fetches."""
 
     batches: tuple[Batch, ...]
 
@@ -147,6 +149,21 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
+        behind = bool(consumer._fetcher._records)
+        batches, others = await self._fetch(consumer, active_partitions, timeout, max_records)
+        if behind and batches and sum(map(len, batches)) < (max_records or 0):
+            # What lay here came when the stage began its last work, and nothing more was fetched since.
+            fresh, rest = await self._fetch(consumer, active_partitions, FRESH_WAIT_S_MAX, max_records)
+            batches += fresh
+            others |= rest
+        if batches:
+            others[TP(batches[0].topic, batches[0].partition)] = [Fetched(tuple(batches))]
+        return others
+
+    async def _fetch(
+        self, consumer: Any, active_partitions: Any, timeout: float | None, max_records: int | None
+    ) -> tuple[list[Batch], dict[TP, list[Any]]]:
+        """What has come, of batch topics and of others."""
         _keep_raw(consumer)
         try:
             fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
@@ -155,12 +172,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             if partition in consumer.assignment():
                 self._new_epoch([partition])
                 await consumer.seek_to_beginning(partition)
-            return {}
+            return [], {}
         except OffsetOutOfRangeError as error:
             for partition, offset in error.args[0].items():
                 await self._fail_for_lost_input(consumer, partition, offset)
-            return {}
-        return self._joined({TP(*tp): records for tp, records in fetched.items() if records})
+            return [], {}
+        # No task of this thread has run since the fetcher gave these up, so the epochs fit their positions.
+        came = {TP(*tp): records for tp, records in fetched.items() if records}
+        batches = [self._batch(tp, records) for tp, records in came.items() if self._is_batched(tp)]
+        return batches, {tp: records for tp, records in came.items() if not self._is_batched(tp)}
 
     async def _fail_for_lost_input(self, consumer: Any, partition: Any, offset: int) -> None:
         """Ends the process where aiokafka would go on at the log's start, past records that nobody handled."""
@@ -174,15 +194,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
                 f"the log holds {low} to {high}: {happened}; {self.app.lost_input_remedy}"
             ),
         )
-
-    def _joined(self, fetched: Mapping[TP, list[Any]]) -> dict[TP, list[Any]]:
-        """Those of batch topics as one `Fetched`, under one of its partitions."""
-        # No task of this thread has run since the fetcher gave these up, so the epochs fit their positions.
-        batches = tuple(self._batch(tp, records) for tp, records in fetched.items() if self._is_batched(tp))
-        others = {tp: records for tp, records in fetched.items() if not self._is_batched(tp)}
-        if batches:
-            others[TP(batches[0].topic, batches[0].partition)] = [Fetched(batches)]
-        return others
 
     def _is_batched(self, tp: TP) -> bool:
         return tp.topic in self.app.batch_topics
