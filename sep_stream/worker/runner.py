@@ -33,7 +33,7 @@ STAGES: Final = ("convert", "metrics", "score")
 """In the order of the data."""
 
 COMMIT_INTERVAL_S: Final = 1.0
-BUFFERED_BATCHES_MAX: Final = 16
+BUFFERED_FETCHES_MAX: Final = 16
 SESSION_TIMEOUT_S: Final = 10.0
 HEARTBEAT_INTERVAL_S: Final = 1.0
 BROKER_CHECK_INTERVAL_S: Final = 2.0
@@ -151,7 +151,7 @@ class Worker:
             broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
             broker_rebalance_timeout=SESSION_TIMEOUT_S,
-            stream_buffer_maxsize=BUFFERED_BATCHES_MAX,
+            stream_buffer_maxsize=BUFFERED_FETCHES_MAX,
         )
         stage = self._stage(name, app.is_current)
         agent = BatchAgent(app, stage, outbox, self.fail, self.settings.fetch_records)
