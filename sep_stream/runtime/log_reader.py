@@ -29,7 +29,6 @@ class RecordBatch:
     """Records of one partition in offset order. offsets, timestamps_ms: (n,) int64 · keys, values: n long."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        # map over the class's methods: a third faster than calls in a comprehension, and these are most of a read
         self._messages = messages
         self.offsets = self._integers(map(Message.offset, messages))
         self.keys: list[bytes | None] = list(map(Message.key, messages))

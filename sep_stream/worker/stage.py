@@ -127,7 +127,6 @@ class Rows:
     """The records of some batches of a topic, one batch after the other. partition: (n,) int64"""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        self.topic = batches[0].topic
         self.records = [record for batch in batches for record in batch.records]
         partitions = np.array([batch.partition for batch in batches], np.int64)
         self.partition = np.repeat(partitions, [len(batch) for batch in batches])
