@@ -62,12 +62,10 @@ class VarColumn:
 
     @classmethod
     def from_list(cls, values: Sequence[bytes | None]) -> VarColumn:
-        present: Any = values
-        if None in values:
-            present = [value or b"" for value in values]
-        size = np.fromiter(map(len, present), np.int32, len(values))
-        length = size if present is values else np.where([value is None for value in values], np.int32(-1), size)
-        return cls(np.frombuffer(b"".join(present), np.uint8), _starts(size), length)
+        data, size, null = _joined(values)
+        length = size.astype(np.int32)
+        length[null] = -1
+        return cls(data, _starts(size), length)
 
     @classmethod
     def from_codes(cls, codes: npt.NDArray[np.int32], table: Sequence[bytes]) -> VarColumn:
@@ -178,13 +176,9 @@ class BulkCodec:
         Stricter than fastavro: docs/decisions/strict-decoding.md.
         """
         c, n = self._compiler, len(values)
-        present: Any = values
+        data, sizes, null = _joined(values)
         errors = np.full(n, _OK, np.uint8)
-        if None in values:
-            present = [value or b"" for value in values]
-            errors[[value is None for value in values]] = _TOMBSTONE
-        sizes = np.fromiter(map(len, present), np.int64, n)
-        data = np.frombuffer(b"".join(present), np.uint8)
+        errors[null] = _TOMBSTONE
         longs = np.full((max(1, len(c.longs)), n), NULL, np.int64)
         bits = np.zeros((max(1, len(c.floats)), n), np.uint64)
         booleans = np.zeros((max(1, len(c.booleans)), n), np.uint8)
@@ -277,6 +271,19 @@ class _Compiler:
     def _add(self, name: str, op: int, nullable: bool, slot: int, limit: int) -> None:
         self.names.append(name)
         self.program.append((op, int(nullable), slot, limit))
+
+
+def _joined(values: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[int]]:
+    """All bytes in one buffer, the size (n,) of each, 0 for None, and the positions of those that are None."""
+    present: Any = values
+    null: list[int] = []
+    try:
+        sizes = np.fromiter(map(len, present), np.int64, len(values))
+    except TypeError:  # asking each whether it is None would take longer than all the rest here
+        null = [k for k, value in enumerate(values) if value is None]
+        present = [value or b"" for value in values]
+        sizes = np.fromiter(map(len, present), np.int64, len(values))
+    return np.frombuffer(b"".join(present), np.uint8), sizes, null
 
 
 def _starts(sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -478,6 +485,17 @@ def _get_long(data: Any, p: int, end: int) -> Any:
     return np.int64(0), np.int64(-1)
 
 
+@nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _get_branch(data: Any, p: int, end: int) -> Any:
+    """(index, next position) of a union of null and one type; the position is -1 where no such index stands."""
+    if p < end and (data[p] == 0 or data[p] == 2):
+        return np.int64(data[p] >> 1), np.int64(p + 1)
+    branch, p = _get_long(data, p, end)
+    if branch < 0 or branch > 1:
+        return branch, np.int64(-1)
+    return branch, p
+
+
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _get_decimal(data: Any, p: int, size: int) -> Any:
     """(high, low, fits) of big-endian two's complement bytes; fits: in 128 bits."""
@@ -566,8 +584,8 @@ def _decode_body(
         op, slot, limit, nullable = program[pc].op, program[pc].slot, program[pc].limit, program[pc].nullable
         pc += 1
         if nullable:
-            branch, p = _get_long(data, p, end)
-            if p < 0 or branch < 0 or branch > 1:
+            branch, p = _get_branch(data, p, end)
+            if p < 0:
                 return _MALFORMED
             if branch == 0:
                 if op == RECORD:
@@ -578,6 +596,14 @@ def _decode_body(
             if p < 0 or not _in_range(op, limit, value):
                 return _MALFORMED
             longs[slot, row] = value
+        elif op == DECIMAL and p < end and 2 <= data[p] <= 16 and data[p] & 1 == 0 and data[p] >> 1 < end - p:
+            size = int(data[p] >> 1)  # of 1 to 8 bytes, as nearly all are: no need of 128 bits
+            low = np.int64(np.int8(data[p + 1]))
+            for k in range(p + 2, p + 1 + size):
+                low = (low << 8) | np.int64(data[k])
+            longs[slot, row] = low
+            out_of_range |= not _in_range(op, limit, low)
+            p += 1 + int(size)
         elif op == DECIMAL or op == WIDE_DECIMAL or op == BYTES or op == STRING:
             size, p = _get_long(data, p, end)
             if p < 0 or size < 0 or size > end - p:
