@@ -10,41 +10,50 @@ import numpy as np
 import numpy.typing as npt
 
 TILE_ROWS: Final = 256
-"""Rows whose dot products are taken together: one tile of 48 dimensions and its sums stay in the first-level cache."""
+"""Rows whose bounds are taken together: what is needed of them, and the bounds, stay in the first-level cache."""
+BASIS_MAX: Final = 11
+"""Directions in which paths differ most. Paths are smooth: of those of a synthetic market 98 % of the squared length
+lie in them, and of a million rows fewer than one in a thousand has to be looked at whole."""
 
-_ROWS_PER_LOOK: Final = 32
-"""Rows that are passed over together when none of them reaches the bar."""
-_QUERIES_PER_PASS: Final = 4
+_BOUND_DIMENSIONS: Final = BASIS_MAX + 1
 _DIMENSIONS_PER_PASS: Final = 6
-"""What four queries add up for six dimensions fits the registers; a row is widened to float32 once for all four."""
-_MARGIN: Final = 1e-5
-"""A row is dropped unseen if its float32 score is this much below the bar; the score's own error is below 1e-6."""
+_QUERIES_PER_PASS: Final = 4
+_ROWS_PER_LOOK: Final = 32
+"""Rows that are passed over together when none of them can reach the bar."""
+_MARGIN: Final = 2e-5
+"""A row is passed over if its float32 bound is this much below the bar; the bound's own error is below 5e-6."""
+_SAMPLE_ROWS: Final = 8_192
+"""The basis is made of so many rows; any basis gives the same result, a worse one later."""
+_CHUNK_ROWS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiles:
     """Quantised rows, as the search wants them.
 
-    rows: how many · values: (t, d, TILE_ROWS) int8, d the path's length rounded up to whole passes, rest 0
-    norm: (t * TILE_ROWS,) int64, each row's dot product with itself · inverse: float32, 1 / sqrt(norm), 0 for norm 0
+    values: (n, 3K) int8 · norm: (n,) int64, each row's dot product with itself
+    basis: (3K, c) float32, orthonormal columns · bounds: (t, _BOUND_DIMENSIONS, TILE_ROWS) float32, of each row, scaled
+    to length 1: its coordinates in the basis, then the length of what lies outside it; rest 0
+
+    By Cauchy and Schwarz the cosine of two rows is at most the dot product of their bounds.
     """
 
-    rows: int
     values: npt.NDArray[np.int8]
     norm: npt.NDArray[np.int64]
-    inverse: npt.NDArray[np.float32]
+    basis: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.float32]
 
     @classmethod
     def of(cls, quantised: npt.NDArray[np.int8]) -> Tiles:
         """Tiles of rows (n, 3K) int8, each value in -127 … 127."""
-        n, width = quantised.shape
-        tiles = -(-n // TILE_ROWS)
-        padded = np.zeros((tiles * TILE_ROWS, _passes(width) * _DIMENSIONS_PER_PASS), np.int8)
-        padded[:n, :width] = quantised
-        values = padded.reshape(tiles, TILE_ROWS, padded.shape[1]).transpose(0, 2, 1)
-        norm = squared_norms(padded)
-        root = np.sqrt(np.where(norm > 0, norm, 1))
-        return cls(n, np.ascontiguousarray(values), norm, np.where(norm > 0, 1.0 / root, 0.0).astype(np.float32))
+        n = len(quantised)
+        norm, basis = squared_norms(quantised), _basis(quantised)
+        bounds = np.zeros((-(-n // TILE_ROWS) * TILE_ROWS, _BOUND_DIMENSIONS), np.float32)
+        for start in range(0, n, _CHUNK_ROWS):
+            chunk = slice(start, min(start + _CHUNK_ROWS, n))
+            bounds[chunk] = _bounds(quantised[chunk], norm[chunk], basis)
+        by_tile = bounds.reshape(-1, TILE_ROWS, _BOUND_DIMENSIONS).transpose(0, 2, 1)
+        return cls(np.ascontiguousarray(quantised), norm, basis, np.ascontiguousarray(by_tile))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,94 +81,115 @@ def nearest_blocks(
     queries: (q, 3K) int8 · eligible: (q,) int64, how many rows, from the first, each query may see
     A later row or block wins a tie. sep-metrics/1, section 7.
     """
-    q, width = queries.shape
-    padded = np.zeros((q, _passes(width) * _DIMENSIONS_PER_PASS), np.float32)
-    padded[:, :width] = queries
+    q = len(queries)
     row, cosine, count = np.full((q, k), -1, np.int64), np.zeros((q, k)), np.zeros(q, np.int64)
-    seen = np.clip(eligible, 0, tiles.rows).astype(np.int64)
+    seen = np.clip(eligible, 0, len(tiles.values)).astype(np.int64)
+    norm = squared_norms(queries)
+    bounds = _bounds(queries, norm, tiles.basis)
     _search(
-        tiles.values, tiles.norm, tiles.inverse, padded, squared_norms(queries), seen, block_rows, k, row, cosine, count
-    )
+        tiles.values, tiles.norm, tiles.bounds, np.ascontiguousarray(queries), norm, bounds, seen, block_rows, k, row,
+        cosine, count,
+    )  # fmt: skip
     return Nearest(row, cosine, count)
 
 
-def _passes(width: int) -> int:
-    return -(-width // _DIMENSIONS_PER_PASS)
+def _unit(quantised: npt.NDArray[np.int8], norm: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Rows scaled to length 1; those of length 0 as they are."""
+    scale = 1.0 / np.sqrt(np.maximum(norm, 1))
+    return quantised.astype(np.float32) * scale.astype(np.float32)[:, None]
+
+
+def _basis(quantised: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """The directions (3K, c) in which rows differ most: principal components, about the origin, of some of them."""
+    sample = quantised[:: max(1, len(quantised) // _SAMPLE_ROWS)]
+    unit = _unit(sample, squared_norms(sample)).astype(np.float64)
+    _, directions = np.linalg.eigh(unit.T @ unit)
+    return np.ascontiguousarray(directions[:, ::-1][:, :BASIS_MAX], np.float32)
+
+
+def _bounds(
+    quantised: npt.NDArray[np.int8], norm: npt.NDArray[np.int64], basis: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(n, _BOUND_DIMENSIONS): see Tiles."""
+    unit = _unit(quantised, norm)
+    bounds = np.zeros((len(unit), _BOUND_DIMENSIONS), np.float32)
+    inside = unit @ basis
+    bounds[:, : basis.shape[1]] = inside
+    bounds[:, -1] = np.linalg.norm(unit - inside @ basis.T, axis=1)
+    return bounds
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _search(
-    values: Any, norm: Any, inverse: Any, queries: Any, query_norm: Any, eligible: Any, block_rows: int, k: int,
-    row: Any, cosine: Any, count: Any,
+    values: Any, norm: Any, bounds: Any, queries: Any, query_norm: Any, query_bounds: Any, eligible: Any,
+    block_rows: int, k: int, row: Any, cosine: Any, count: Any,
 ) -> None:  # fmt: skip
     """Tiles outside, queries inside: a tile is read from memory once. Each query keeps the best row of the block that
     it is in, and its best blocks so far, whose last sets the bar."""
     q = len(queries)
-    dots = np.empty((_QUERIES_PER_PASS, TILE_ROWS), np.float32)
+    tops = np.empty((_QUERIES_PER_PASS, TILE_ROWS), np.float32)
     bar, block_bar = np.full(q, np.float32(-np.inf)), np.full(q, np.float32(-np.inf))
     block, block_end = np.full(q, -1, np.int64), np.zeros(q, np.int64)
     block_row, block_cosine = np.zeros(q, np.int64), np.zeros(q)
-    for tile in range(len(values)):
+    for tile in range(len(bounds)):
         base = tile * TILE_ROWS
-        tile_inverse = inverse[base : base + TILE_ROWS]
         for first in range(0, q, _QUERIES_PER_PASS):
-            group = range(first, min(first + _QUERIES_PER_PASS, q))
-            if eligible[first : first + _QUERIES_PER_PASS].max() <= base:
+            group = slice(first, first + _QUERIES_PER_PASS)
+            if eligible[group].max() <= base:
                 continue
-            if len(group) == _QUERIES_PER_PASS:
-                _dots_of_four(dots, values[tile], queries[first : first + _QUERIES_PER_PASS])
+            of_group = query_bounds[group]
+            if len(of_group) == _QUERIES_PER_PASS:
+                _tops_of_four(tops, bounds[tile], of_group)
             else:
-                for j in group:
-                    _dots(dots[j - first], values[tile], queries[j])
-            for j in group:
+                for j in range(len(of_group)):
+                    _tops(tops[j], bounds[tile], of_group[j])
+            for j in range(first, first + len(of_group)):
                 rows = min(TILE_ROWS, eligible[j] - base)
-                dot = dots[j - first]
-                if rows <= 0 or not _any_above(dot, tile_inverse, bar[j]):
+                top = tops[j - first]
+                if rows <= 0 or not _any_above(top, bar[j]):
                     continue
                 for start in range(0, rows, _ROWS_PER_LOOK):
-                    look = slice(start, start + _ROWS_PER_LOOK)
-                    if not _any_above(dot[look], tile_inverse[look], bar[j]):
+                    if not _any_above(top[start : start + _ROWS_PER_LOOK], bar[j]):
                         continue
                     for i in range(start, min(start + _ROWS_PER_LOOK, rows)):
-                        r, score = base + i, dot[i] * tile_inverse[i]
+                        r = base + i
                         same_block = r < block_end[j]
-                        if score < bar[j] or (same_block and score < block_bar[j]):
+                        if top[i] < bar[j] or (same_block and top[i] < block_bar[j]):
                             continue
-                        c = _cosine(np.int64(dot[i]), norm[r], query_norm[j])
+                        c = _cosine(_dot(values[r], queries[j]), norm[r], query_norm[j])
                         if not same_block:
                             _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
                             if count[j] == k:
-                                bar[j] = _bar(cosine[j, k - 1], query_norm[j])
+                                bar[j] = np.float32(cosine[j, k - 1] - _MARGIN)
                             block[j] = r // block_rows
                             block_end[j] = (block[j] + 1) * block_rows
                         elif c < block_cosine[j]:
                             continue
-                        block_row[j], block_cosine[j], block_bar[j] = r, c, _bar(c, query_norm[j])
+                        block_row[j], block_cosine[j], block_bar[j] = r, c, np.float32(c - _MARGIN)
     for j in range(q):
         _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
 
 
-# Sums of at most 48 products of int8 stay below 2^24: float32 holds them exactly, in any order and contracted or not.
-_exact_sums = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_bound_sums = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+"""What these give is no result: _MARGIN covers how they round."""
 
 
-@_exact_sums
-def _dots(dots: Any, tile: Any, query: Any) -> None:
-    dots[:] = 0
-    for d in range(0, len(query), _DIMENSIONS_PER_PASS):
+@_bound_sums
+def _tops(tops: Any, tile: Any, query: Any) -> None:
+    tops[:] = 0
+    for d in range(0, _BOUND_DIMENSIONS, _DIMENSIONS_PER_PASS):
         x0, x1, x2, x3, x4, x5 = tile[d], tile[d + 1], tile[d + 2], tile[d + 3], tile[d + 4], tile[d + 5]
         a0, a1, a2, a3, a4, a5 = query[d], query[d + 1], query[d + 2], query[d + 3], query[d + 4], query[d + 5]
         for i in range(TILE_ROWS):
-            u0, u1, u2 = np.float32(x0[i]), np.float32(x1[i]), np.float32(x2[i])
-            u3, u4, u5 = np.float32(x3[i]), np.float32(x4[i]), np.float32(x5[i])
-            dots[i] += ((u0 * a0 + u1 * a1) + (u2 * a2 + u3 * a3)) + (u4 * a4 + u5 * a5)
+            tops[i] += ((x0[i] * a0 + x1[i] * a1) + (x2[i] * a2 + x3[i] * a3)) + (x4[i] * a4 + x5[i] * a5)
 
 
-@_exact_sums
-def _dots_of_four(dots: Any, tile: Any, queries: Any) -> None:
-    dots[:] = 0
-    p, q, r, s = dots[0], dots[1], dots[2], dots[3]
-    for d in range(0, queries.shape[1], _DIMENSIONS_PER_PASS):
+@_bound_sums
+def _tops_of_four(tops: Any, tile: Any, queries: Any) -> None:
+    """Four at a time: a row's numbers are loaded once for all."""
+    tops[:] = 0
+    p, q, r, s = tops[0], tops[1], tops[2], tops[3]
+    for d in range(0, _BOUND_DIMENSIONS, _DIMENSIONS_PER_PASS):
         x0, x1, x2, x3, x4, x5 = tile[d], tile[d + 1], tile[d + 2], tile[d + 3], tile[d + 4], tile[d + 5]
         a, b, c, e = queries[0, d : d + 6], queries[1, d : d + 6], queries[2, d : d + 6], queries[3, d : d + 6]
         a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
@@ -167,8 +197,7 @@ def _dots_of_four(dots: Any, tile: Any, queries: Any) -> None:
         c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
         e0, e1, e2, e3, e4, e5 = e[0], e[1], e[2], e[3], e[4], e[5]
         for i in range(TILE_ROWS):
-            u0, u1, u2 = np.float32(x0[i]), np.float32(x1[i]), np.float32(x2[i])
-            u3, u4, u5 = np.float32(x3[i]), np.float32(x4[i]), np.float32(x5[i])
+            u0, u1, u2, u3, u4, u5 = x0[i], x1[i], x2[i], x3[i], x4[i], x5[i]
             p[i] += ((u0 * a0 + u1 * a1) + (u2 * a2 + u3 * a3)) + (u4 * a4 + u5 * a5)
             q[i] += ((u0 * b0 + u1 * b1) + (u2 * b2 + u3 * b3)) + (u4 * b4 + u5 * b5)
             r[i] += ((u0 * c0 + u1 * c1) + (u2 * c2 + u3 * c3)) + (u4 * c4 + u5 * c5)
@@ -176,11 +205,19 @@ def _dots_of_four(dots: Any, tile: Any, queries: Any) -> None:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _any_above(dots: Any, inverse: Any, bar: Any) -> Any:
+def _any_above(tops: Any, bar: Any) -> Any:
     above = np.int32(0)
-    for i in range(len(dots)):
-        above |= np.int32(dots[i] * inverse[i] >= bar)
+    for i in range(len(tops)):
+        above |= np.int32(tops[i] >= bar)
     return above > 0
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _dot(a: Any, b: Any) -> Any:
+    total = np.int32(0)
+    for d in range(len(a)):
+        total += np.int32(a[d]) * np.int32(b[d])
+    return total
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -200,9 +237,3 @@ def _enter(r: int, c: float, block: int, k: int, row: Any, cosine: Any, count: A
         row[at], cosine[at] = row[at - 1], cosine[at - 1]
         at -= 1
     row[at], cosine[at] = r, c
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _bar(cosine: float, query_norm: int) -> Any:
-    """The float32 score below which a row's cosine is certainly less than this one."""
-    return np.float32((cosine - _MARGIN) * np.sqrt(np.float64(query_norm)))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sep_stream.scoring import nearest
 from sep_stream.scoring.nearest import TILE_ROWS, Tiles, nearest_blocks
 
 Rows = npt.NDArray[np.int8]
@@ -59,6 +60,30 @@ def test_equals_a_full_sort_across_tiles(block_rows: int) -> None:
     rows[100] = 0
     queries = np.vstack([rows[[5, 700]], -rows[[5]], np.zeros((1, 48))]).astype(np.int8)
     assert_as_sorted(rows, queries, [n, TILE_ROWS, n - 1, n], block_rows, 32)
+
+
+@pytest.mark.parametrize("sample_rows", [1, 40, 10_000])
+def test_equals_a_full_sort_whatever_the_bounds_are_made_of(monkeypatch: pytest.MonkeyPatch, sample_rows: int) -> None:
+    """Smooth paths, as bounds suit them, and noise, as they don't; the basis knows some rows, or hardly any."""
+    monkeypatch.setattr(nearest, "_SAMPLE_ROWS", sample_rows)
+    rng = np.random.default_rng(8)
+    steps = np.linspace(0, 1, 48)
+    smooth = np.outer(rng.normal(size=1200), steps) + np.outer(rng.normal(size=1200), np.cos(4 * steps))
+    smooth[::5] = rng.normal(size=(240, 48))
+    rows = np.clip(np.rint(smooth * 32), -127, 127).astype(np.int8)
+    rows[7::50] = 0
+    queries = np.vstack([rows[::173], np.zeros((1, 48), np.int8)])
+    assert_as_sorted(rows, queries, [1200 - 31 * j for j in range(len(queries))], 20, 32)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 48))
+def test_no_cosine_is_above_its_bound(seed: int, n: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-127, 128, (n, width)).astype(np.int8) // rng.integers(1, 128, (n, 1), np.int8)
+    tiles = Tiles.of(rows)
+    bounds = tiles.bounds.transpose(0, 2, 1).reshape(-1, tiles.bounds.shape[1])[:n].astype(np.float64)
+    exact = np.array([[cosine(a, b) for b in rows.tolist()] for a in rows.tolist()])
+    assert (exact <= bounds @ bounds.T + nearest._MARGIN / 4).all()
 
 
 def test_the_largest_values_do_not_overflow() -> None:
