@@ -12,7 +12,7 @@ import sep_stream
 PACKAGE = Path(sep_stream.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-CORE = ("market", "convert", "metrics", "scoring")
+CORE = ("market", "convert", "metrics", "scoring", "settling")
 """In the direction of imports: each may use itself and those before it."""
 CORE_LIBRARIES = {"numpy", "numba", "fastavro"}
 """fastavro: between bytes and records in memory, for market alone."""

@@ -16,7 +16,7 @@ from sep_stream.runtime.settings import Settings
 if TYPE_CHECKING:
     from sep_stream.worker.runner import Worker
 
-STAGES = "convert,metrics,score"
+STAGES = "convert,metrics,score,settle"
 
 
 @click.command(
@@ -39,17 +39,35 @@ Examples:
     type=click.IntRange(min=1),
     help="Run this many worker processes and restart those that end. Left out: one, in the foreground, no restarts.",
 )
+@click.option(
+    "--trade",
+    type=click.Choice(["confirmed", "gated", "all"]),
+    help="Which signals settle trades on paper.  [default: confirmed]",
+)
+@click.option(
+    "--max-open",
+    type=click.IntRange(1, 1_000),
+    help="Paper trades open at once, by instrument and timeframe.  [default: 1]",
+)
 @click.option("--until-caught-up", is_flag=True, help="Stop once all that the topics hold has been handled.")
 @click.option(
     "--rebuild-state",
     is_flag=True,
-    help="Make the converter's state anew from the log, without its snapshots: of each partition at its next event.",
+    help="Make the states of convert and settle anew from the log, without their snapshots: of each partition at its "
+    "next record.",
 )
 @settings_options
 def worker(
-    settings: Settings, stages: str, engine: str, processes: int | None, until_caught_up: bool, rebuild_state: bool
+    settings: Settings,
+    stages: str,
+    engine: str,
+    processes: int | None,
+    trade: str | None,
+    max_open: int | None,
+    until_caught_up: bool,
+    rebuild_state: bool,
 ) -> None:
-    """Turn market events into bars, windows, metrics and signals.
+    """Turn market events into bars, windows, metrics, signals and trades on paper.
 
     A crash loses nothing: what was not committed is handled again, with the same results. Start more workers, here or
     elsewhere, to share the partitions.
@@ -65,7 +83,8 @@ def worker(
         names = check_stages([name.strip() for name in stages.split(",") if name.strip()])
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--stages") from error
-    settings = as_role(settings, names[0] if len(names) == 1 else "worker")
+    traded = {name: value for name, value in (("trade", trade), ("max_open", max_open)) if value is not None}
+    settings = as_role(settings.model_copy(update=traded), names[0] if len(names) == 1 else "worker")
     topics.check(settings, Topology.load(), names)
     warm_up(names)
     if processes is None:

@@ -308,7 +308,7 @@ class MarketDataConverter:
             if self._last_sequence[i, code] != NULL
         ]
         header = {
-            "instruments": [_identity(self.instruments, int(i)) for i in used],
+            "instruments": [self.instruments.identity(int(i)) for i in used],
             "models": self.models,
             "sources": names,
             "sequences": sequences,
@@ -347,7 +347,7 @@ class MarketDataConverter:
         return converter
 
     def _load(self, header: Mapping[str, Any], rows: npt.NDArray[np.void]) -> None:
-        positions = [_position(self.instruments, identity) for identity in header["instruments"]]
+        positions = [self.instruments.position_of(identity) for identity in header["instruments"]]
         self.rows[positions] = rows
         self.models = list(header["models"])
         self._sources = {name: code for code, name in enumerate(header["sources"])}
@@ -363,20 +363,6 @@ class MarketDataConverter:
 _EMPTY_SERIES: Final = Series(
     np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int32)
 )
-
-
-def _identity(instruments: Instruments, position: int) -> list[Any]:
-    instrument = instruments[position]
-    return [instrument.symbol, instrument.tick_units, instrument.price_kind]
-
-
-def _position(instruments: Instruments, identity: list[Any]) -> int:
-    position = instruments.canonical(identity[0])
-    if position is None:
-        raise StateError(f"snapshot: instrument {identity[0]!r} is no longer declared")
-    if _identity(instruments, position) != identity:
-        raise StateError(f"snapshot: tick size or price kind of {identity[0]!r} has changed since; rebuild the state")
-    return position
 
 
 def _text(raw: bytes | None) -> str | None:

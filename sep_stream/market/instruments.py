@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.errors import ConfigurationError, InputError
+from sep_stream.errors import ConfigurationError, InputError, StateError
 
 UNITS_PER_ONE: Final = 10**9
 """Decimals of the wire, decimal(18,9), are held as int64 counts of 1e-9."""
@@ -89,6 +89,22 @@ class Instruments:
         except KeyError:
             known = ", ".join(self.symbols)
             raise InputError(f"unknown instrument {name!r}; known are {known}") from None
+
+    def identity(self, position: int) -> list[Any]:
+        """What a state that is kept says of an instrument: symbol, and what its numbers mean."""
+        instrument = self._all[position]
+        return [instrument.symbol, instrument.tick_units, instrument.price_kind]
+
+    def position_of(self, identity: Sequence[Any]) -> int:
+        """Position of the instrument with that identity; StateError if there is none, or it has changed."""
+        position = self.canonical(identity[0])
+        if position is None:
+            raise StateError(f"snapshot: instrument {identity[0]!r} is no longer declared")
+        if self.identity(position) != list(identity):
+            raise StateError(
+                f"snapshot: tick size or price kind of {identity[0]!r} has changed since; rebuild the state"
+            )
+        return position
 
 
 def _instrument(table: dict[str, Any], where: str) -> Instrument:

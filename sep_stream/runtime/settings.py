@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sep_stream.convert import ConvertParameters
     from sep_stream.metrics import WindowParams
+    from sep_stream.settling import SettleParameters, Stake
 
 CONFIG_FILE: Final = "sep-stream.toml"
 ENVIRONMENT_PREFIX: Final = "SEP_"
@@ -75,6 +77,13 @@ class Settings(BaseSettings):
     hold: int = Field(4, ge=1)
     deadband: int = Field(0, ge=0, description="points that a close must move by to turn a bit")
     max_jump_s: int = Field(7 * 86_400, ge=1)
+    trade: str = Field("confirmed", pattern="^(confirmed|gated|all)$", description="which signals are traded on paper")
+    max_open: int = Field(1, ge=1, le=1_000, description="paper trades open at once, by instrument and timeframe")
+    slippage: int = Field(0, ge=0, description="points lost at the entry of a paper trade, and again at its exit")
+    units: Decimal = Field(Decimal(100_000), gt=0, max_digits=18, decimal_places=9, description="of a paper trade")
+    commission: Decimal = Field(
+        Decimal(0), ge=0, max_digits=18, decimal_places=9, description="quote currency, at the entry and at the exit"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -171,6 +180,16 @@ class Settings(BaseSettings):
         from sep_stream.convert import ConvertParameters
 
         return ConvertParameters(self.history, self.forward, self.deadband, self.max_jump_s)
+
+    def settle_parameters(self) -> SettleParameters:
+        from sep_stream.settling import SettleParameters
+
+        return SettleParameters(self.trade, self.max_open, self.slippage)
+
+    def stake(self) -> Stake:
+        from sep_stream.settling import Stake
+
+        return Stake(self.units, self.commission)
 
     def environment(self) -> dict[str, str]:
         """These settings as SEP_* variables, secrets included, for a child process."""

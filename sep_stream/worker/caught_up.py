@@ -12,7 +12,7 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 
-STAGE_INPUT: Final = {"convert": "market.events", "metrics": "windows", "score": "metrics"}
+STAGE_INPUT: Final = {"convert": "market.events", "metrics": "windows", "score": "metrics", "settle": "signals"}
 CHECK_INTERVAL_S: Final = 0.25
 STALLED_LOOKS: Final = 8
 """A stage whose committed offset stands still for so many looks, longer than it takes to commit, may have nothing left

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any
 
 import numpy as np
-import structlog
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
 from sep_stream.convert.converter import STATE_VERSION
-from sep_stream.errors import StateError
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
@@ -23,15 +18,11 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import wire
-from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
-from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
+from sep_stream.worker.outbox import Outgoing
+from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, origin, rejected_records
+from sep_stream.worker.states import InputLog, States, StateKind
 from sep_stream.worker.transport import Batch
-
-SNAPSHOT_INTERVAL_S: Final = 1.0
-SNAPSHOT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - RECORD_ROOM_BYTES
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +34,6 @@ class ConvertTopics:
     late: str
     dead_letters: str
     state: str
-
-
-class InputLog(Protocol):
-    """What recovery needs of the log."""
-
-    def snapshots(self, partition: int) -> list[tuple[int, bytes | None]]:
-        """(offset, value) of the partition's snapshot records, in log order."""
-
-    def committed(self, partition: int) -> int | None:
-        """The group's committed offset, None where it has none."""
-
-    def bounds(self, partition: int) -> tuple[int, int]:
-        """The partition's first and next offset."""
-
-    def records(self, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
-        """The records in [start, stop), in stretches of bounded size."""
-
-
-@dataclass(slots=True)
-class _Partition:
-    """A partition's state. next_offset: first offset not fed · resume: first whose outputs are still to be made."""
-
-    epoch: int
-    converter: MarketDataConverter
-    next_offset: int
-    resume: int
-    snapshot_due_s: float
-    told_large: bool = False
 
 
 class ConvertStage:
@@ -92,48 +55,29 @@ class ConvertStage:
     ) -> None:
         self.topic = topics.events
         self._topics, self._schemas, self._instruments, self._parameters = topics, schemas, instruments, parameters
-        self._n_partitions, self._log, self._is_current, self._counters = partitions, input_log, is_current, counters
-        self._format = SnapshotFormat(schemas, self.name, STATE_VERSION, parameters.canonical())
+        self._n_partitions, self._counters = partitions, counters
         self._codecs = {name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window", "rejected")}
         self._symbols = wire.Symbols(instruments)
-        self._partitions: dict[int, _Partition] = {}
-        self._to_rebuild = set(range(partitions)) if rebuild_state else set()
+        kind = StateKind(
+            SnapshotFormat(schemas, self.name, STATE_VERSION, parameters.canonical()),
+            self._converter,
+            self._feed_again,
+            "few and short names of sources, shorter windows",
+        )
+        self._states = States(kind, (topics.events, topics.state), input_log, is_current, rebuild_state)
 
     async def process(self, batches: Sequence[Batch]) -> Processed:
-        await self._recover_for(batches)
-        unseen: dict[int, list[Batch]] = defaultdict(list)
-        for batch in batches:
-            if self._is_current(batch) and len(rest := self._unseen(batch)):
-                unseen[batch.partition].append(rest)
+        unseen = await self._states.unseen(batches)
         outputs = self._feed(list(unseen.values())) if unseen else []
-        snapshots = [self._snapshot_if_due(partition) for partition in unseen]
-        return Processed(outputs, [snapshot for snapshot in snapshots if snapshot])
+        return Processed(outputs, self._states.snapshots(unseen))
 
-    async def _recover_for(self, batches: Sequence[Batch]) -> None:
-        """The states of partitions that are new to this process or have been elsewhere, at the same time."""
-        new = {
-            batch.partition: batch
-            for batch in batches
-            if batch.partition not in self._partitions or self._partitions[batch.partition].epoch != batch.epoch
-        }
-        if new:
-            states = await asyncio.gather(
-                *(asyncio.to_thread(self._recover, b.partition, b.epoch) for b in new.values())
-            )
-            self._partitions.update(zip(new, states, strict=True))
+    def _converter(self, snapshot: bytes | None) -> MarketDataConverter:
+        if snapshot is None:
+            return MarketDataConverter(self._instruments, self._parameters)
+        return MarketDataConverter.restore(snapshot, self._instruments, self._parameters)
 
-    def _unseen(self, batch: Batch) -> Batch:
-        """What of the batch is still to be fed; its partition's state has then seen it."""
-        state, first = self._partitions[batch.partition], batch.records[0].offset
-        if first < state.resume:
-            batch = batch.starting_at(state.resume)
-        elif first < state.next_offset:
-            raise StateError(
-                f"{batch.topic}/{batch.partition}: a fetch begins at offset {first}, "
-                f"but the state has seen all below {state.next_offset}"
-            )
-        state.next_offset = max(state.next_offset, batch.next_offset)
-        return batch
+    def _feed_again(self, converter: MarketDataConverter, partition: int, batch: RecordBatch) -> None:
+        converter.feed(self._decode(partition, batch.offsets, batch.keys, batch.values))
 
     def _feed(self, by_partition: Sequence[Sequence[Batch]]) -> list[Outgoing]:
         """Outputs of batches, given partition by partition. Decoding and encoding cost much for each call and little
@@ -147,7 +91,7 @@ class ConvertStage:
         start = 0
         for batches in by_partition:
             stop = start + sum(map(len, batches))
-            partition, converter = batches[0].partition, self._partitions[batches[0].partition].converter
+            partition, converter = batches[0].partition, self._states[batches[0].partition]
             part = events.stretch(start, stop)
             output = converter.feed(part)
             prices += self._prices(partition, int(part.offset[-1]), converter, output)
@@ -168,51 +112,6 @@ class ConvertStage:
     def _decode(self, partition: Any, offsets: Any, keys: list[Any], values: list[Any]) -> EventBatch:
         codec = self._codecs["market_event"]
         return decode_events(codec, self._instruments, keys, values, offsets, partition, self._n_partitions)
-
-    def _recover(self, partition: int, epoch: int) -> _Partition:
-        """The converter as of the first offset whose outputs still have to be made."""
-        where = f"{self._topics.state}/{partition}"
-        snapshot = None
-        if partition not in self._to_rebuild:
-            snapshot = self._format.newest(self._log.snapshots(partition), where)
-        low, high = self._log.bounds(partition)
-        start, resume = resume_offset(f"{self.topic}/{partition}", snapshot, self._log.committed(partition), low, high)
-        converter = (
-            MarketDataConverter.restore(snapshot.state, self._instruments, self._parameters)
-            if snapshot
-            else MarketDataConverter(self._instruments, self._parameters)
-        )
-        reread = 0
-        for batch in self._log.records(partition, start, resume):
-            reread += len(batch)
-            converter.feed(self._decode(partition, batch.offsets, batch.keys, batch.values))
-        log.info("state recovered", stage=self.name, partition=partition, snapshot=start, resume=resume, reread=reread)
-        rebuilt = partition in self._to_rebuild
-        self._to_rebuild.discard(partition)
-        due_s = time.monotonic() + (0 if rebuilt else SNAPSHOT_INTERVAL_S)
-        return _Partition(epoch, converter, resume, resume, due_s)
-
-    def _snapshot_if_due(self, partition: int) -> Outgoing | None:
-        state = self._partitions[partition]
-        now_s = time.monotonic()
-        if now_s < state.snapshot_due_s:
-            return None
-        state.snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
-        value = self._format.encode(partition, Snapshot(state.next_offset, state.converter.snapshot()))
-        if len(value) > SNAPSHOT_BYTES_MAX:
-            self._tell_large(state, partition, len(value))
-            return None
-        return Outgoing(self._topics.state, partition, str(partition).encode(), value)
-
-    def _tell_large(self, state: _Partition, partition: int, size: int) -> None:
-        """A state too large for its topic costs time at the next start, no more: it is told, and the work goes on."""
-        if not state.told_large:
-            state.told_large = True
-            log.error(
-                "state too large for a snapshot; a restart reads on from the last one that fitted",
-                topic=self._topics.state, partition=partition, bytes=size, bytes_max=SNAPSHOT_BYTES_MAX,
-                remedy="few and short names of sources, shorter windows",
-            )  # fmt: skip
 
     def _bars(self, rows: Rows, output: ConvertOutput) -> Iterator[Outgoing]:
         bars, instruments, symbols = output.bars, self._instruments, self._symbols

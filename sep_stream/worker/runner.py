@@ -26,10 +26,11 @@ from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
 from sep_stream.worker.outbox import Outbox
 from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
+from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
 from sep_stream.worker.transport import Batch, BatchApp
 
-STAGES: Final = ("convert", "metrics", "score")
+STAGES: Final = ("convert", "metrics", "score", "settle")
 """In the order of the data."""
 
 COMMIT_INTERVAL_S: Final = 1.0
@@ -195,11 +196,23 @@ class Worker:
                 names["windows"], names["metrics"], names["dead.letters"], self.schemas, instruments, params,
                 self.engine, self.counters,
             )  # fmt: skip
-        topics = ScoreTopics(
-            names["metrics"], names["signals"], names["signals.latest"], names["patterns"], names["dead.letters"]
+        if name == "score":
+            topics = ScoreTopics(
+                names["metrics"], names["signals"], names["signals.latest"], names["patterns"], names["dead.letters"]
+            )
+            models = LogModels(s, self.schemas, names["models"])
+            return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
+        return SettleStage(
+            SettleTopics(names["signals"], names["trading.results"], names["dead.letters"], names["settle.state"]),
+            self.schemas,
+            instruments,
+            s.settle_parameters(),
+            s.stake(),
+            KafkaInputLog(s, names["signals"], names["settle.state"], s.prefix + name),
+            is_current,
+            self.counters,
+            self.rebuild_state,
         )
-        models = LogModels(s, self.schemas, names["models"])
-        return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
 
     async def _watch_broker(self, outbox: Outbox, brokers: str) -> None:
         """Raises DependencyError once the broker has been silent for too long.

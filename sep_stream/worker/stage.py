@@ -283,7 +283,9 @@ def decode_faults(records: Rows, decoded: Decoded, misfit: Any, symbols: Symbols
         record, code = records.records[row], Reason(int(decoded.errors[row]))
         reason = f"expected an Avro {expected}"
         if code == Reason.OK:
-            code, reason = Reason.PARAMETERS, REASON_TEXT[Reason.PARAMETERS]
+            code = Reason.PARAMETERS
+        if code in (Reason.PARAMETERS, Reason.UNKNOWN_INSTRUMENT):
+            reason = REASON_TEXT[code]
         instrument = symbols.keys[position].decode() if position >= 0 else None
         refused.append(Refused(code.name, reason, partition, record.offset, record.key, record.value, instrument))
     return refused

@@ -16,6 +16,7 @@ from sep_stream.runtime.resources import resource
 from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import score
+from sep_stream.settling import Settler, SettleParameters, SignalRows
 
 
 def warm_up(stages: Sequence[str]) -> None:
@@ -32,6 +33,8 @@ def warm_up(stages: Sequence[str]) -> None:
         path = np.zeros((1, WindowParams().path_values), np.float32)
         library = PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32))
         score(library, 1, path, time_s)
+    if "settle" in stages:
+        _settle()
 
 
 def _convert(schemas: Schemas) -> None:
@@ -45,3 +48,17 @@ def _convert(schemas: Schemas) -> None:
     values = encode_events(codec, instruments, events_from_records(instruments, quotes)).values()
     events = decode_events(codec, instruments, [b"EUR/USD"] * 2, values, np.arange(2))
     MarketDataConverter(instruments, ConvertParameters()).feed(events)
+
+
+def _settle() -> None:
+    """A trade from its signal to its end."""
+    parameters = SettleParameters(trade="all")
+    n = parameters.horizon_bars[0] + 1
+    k, price = np.arange(n, dtype=np.int64), np.ones(n, np.int64)
+    true = np.ones(n, np.bool_)
+    rows = SignalRows(
+        instrument=np.zeros(n, np.int16), timeframe=np.zeros(n, np.uint8), index=k, open_time_s=60 * k, open=price,
+        close=price, spread=price, available_at_s=60 * k + 60, anchor_time_s=60 * k, direction=np.ones(n, np.int8),
+        gate_passed=true, confirmed=true, confidence=np.ones(n), model=np.zeros(n, np.int32), models=("",),
+    )  # fmt: skip
+    Settler(Topology.load().instruments, parameters).feed(rows)

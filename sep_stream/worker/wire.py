@@ -10,19 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, pack_bits, unpack_bits
-from sep_stream.market.bulk_avro import VarColumn
-from sep_stream.market.events import NULL
+from sep_stream.market.bulk_avro import Decoded, VarColumn
+from sep_stream.market.events import NULL, Reason
 from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
-from sep_stream.market.timeframes import DURATION_S
+from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
 from sep_stream.metrics import MetricsBatch, WindowParams
 from sep_stream.scoring.gate import GATE_REASONS
+from sep_stream.scoring.ids import pattern_id, signal_id, trade_id
 from sep_stream.scoring.signals import MetricRecords, Signals, WindowMetrics
+from sep_stream.settling import Settled, SignalRows, Stake, profit_loss_units
 
 Columns = dict[str, Any]
 
 MS_PER_S: Final = 1000
 DURATION: Final = np.array(DURATION_S, np.int64)
 _DIRECTION_SYMBOL: Final = {1: 0, -1: 1, 0: 2}  # of the Avro enum: BUY, SELL, HOLD
+_SETTLED_BY: Final = (
+    "timeframe", "anchor_time", "available_at", "direction", "confidence", "gate_passed", "confirmed", "model_id",
+    "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread",
+)  # fmt: skip
+"""What of a signal makes trades."""
 _CONFIRMATIONS: Final = ((1, "m5"), (2, "m15"))
 _GATE_FAILED: Final = VarColumn.from_list(
     [
@@ -75,9 +82,13 @@ def _volume(units: npt.NDArray[np.int64], nanos: npt.NDArray[np.int64]) -> npt.N
     fits = units < 2**63 // UNITS_PER_ONE - 1
     halves[:, 1] = np.where(fits, units, 0) * UNITS_PER_ONE + nanos
     for row in np.flatnonzero(~fits):
-        total = int(units[row]) * UNITS_PER_ONE + int(nanos[row])
-        halves[row] = total >> 64, np.array(total & (2**64 - 1), np.uint64).astype(np.int64)
+        halves[row] = _halves(int(units[row]) * UNITS_PER_ONE + int(nanos[row]))
     return halves
+
+
+def _halves(value: int) -> tuple[int, Any]:
+    """High and low half of a 128-bit integer, each as an int64."""
+    return value >> 64, np.array(value & (2**64 - 1), np.uint64).astype(np.int64)
 
 
 def _spread(points: npt.NDArray[np.int64], tick: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -307,6 +318,78 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
         "matches": _text(_matches(signals)),
         "model_id": VarColumn.from_codes(signals.model.astype(np.int32), [m.encode() for m in model_ids]),
         "metrics_version": VarColumn.from_codes(np.zeros(len(rows), np.int32), [version.encode()]),
+    }
+
+
+def refuse_unknown(decoded: Decoded, symbols: Symbols) -> npt.NDArray[np.int16]:
+    """Instruments (n,) int16 of decoded signals; rows of one that is not declared, and of enums that this version does
+    not know, get their reason."""
+    columns, errors = decoded.columns, decoded.errors
+    instrument = symbols.positions(columns["instrument"])
+    errors[(errors == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
+    unknown = (columns["timeframe"] >= len(DURATION_S)) | (columns["direction"] >= len(_DIRECTION_SYMBOL))
+    errors[(errors == Reason.OK) & unknown] = Reason.MALFORMED
+    return instrument
+
+
+def signal_rows(
+    columns: Mapping[str, Any], instrument: npt.NDArray[np.int16], rows: npt.NDArray[np.intp], instruments: Instruments
+) -> SignalRows:
+    """The settler's input from the rows of decoded signals that are sound."""
+    found = take({name: columns[name] for name in _SETTLED_BY}, rows)
+    instrument = instrument[rows]
+    tick = instruments.tick_units[instrument]
+    model, models = found["model_id"].intern()
+    spread = found["bar_spread"]
+    direction = np.zeros(len(_DIRECTION_SYMBOL), np.int8)
+    for value, symbol in _DIRECTION_SYMBOL.items():
+        direction[symbol] = value
+    return SignalRows(
+        instrument=instrument,
+        timeframe=found["timeframe"].astype(np.uint8),
+        index=found["bar_index"],
+        open_time_s=found["bar_open_time"] // MS_PER_S,
+        open=found["bar_open"] // tick,
+        close=found["bar_close"] // tick,
+        spread=np.where(spread == NULL, -1, spread // tick),
+        available_at_s=found["available_at"] // MS_PER_S,
+        anchor_time_s=found["anchor_time"] // MS_PER_S,
+        direction=direction[found["direction"]],
+        gate_passed=found["gate_passed"],
+        confirmed=found["confirmed"],
+        confidence=found["confidence"],
+        model=model,
+        models=tuple(name.decode() for name in models),
+    )
+
+
+def result_columns(settled: Settled, instruments: Instruments, symbols: Symbols, stake: Stake) -> Columns:
+    """Columns of `trading_result` for closed trades."""
+    trades = settled.trades
+    tick = instruments.tick_units[trades["instrument"]]
+    gained = trades["direction"] * (trades["exit_price"] - trades["entry_price"])
+    names = [
+        (settled.models[model], instruments[position].symbol, TIMEFRAMES[timeframe], anchor)
+        for model, position, timeframe, anchor in zip(
+            *(trades[name].tolist() for name in ("model", "instrument", "timeframe", "anchor_time_s")), strict=True
+        )
+    ]
+    signals = [signal_id(*name) for name in names]
+    fee_points = np.array([stake.commission_points(int(size)) for size in tick.tolist()], np.float64)
+    money = [_halves(units) for units in profit_loss_units(gained, tick, stake)]
+    return {
+        "trade_id": _text([trade_id(signal) for signal in signals]),
+        "signal_id": _text(signals),
+        "pattern_id": _text([pattern_id(*name) for name in names]),
+        "instrument": symbols.column(trades["instrument"]),
+        "timeframe": trades["timeframe"].astype(np.int64),
+        "direction": np.where(trades["direction"] > 0, _DIRECTION_SYMBOL[1], _DIRECTION_SYMBOL[-1]),
+        **{f"{end}_time": trades[f"{end}_time_s"] * MS_PER_S for end in ("entry", "exit")},
+        **{f"{end}_price": trades[f"{end}_price"] * tick for end in ("entry", "exit")},
+        "units": np.full(len(trades), stake.units_nanos, np.int64),
+        "points": gained - fee_points,
+        "profit_loss": np.array(money, np.int64).reshape(len(trades), 2),
+        "spans_silence": trades["spans_silence"],
     }
 
 

@@ -29,7 +29,7 @@ from sep_stream.stores.model_store import save_model
 
 TOPOLOGY = Topology.load()
 SCHEMAS = load_schemas(resource("schemas") / "avro")
-OUTPUTS = ("bars", "windows", "metrics", "signals", "patterns", "late", "dead.letters")
+OUTPUTS = ("bars", "windows", "metrics", "signals", "patterns", "trading.results", "late", "dead.letters")
 SMALL = {"history": 12, "forward": 8, "samples": 4}
 """Window parameters that fill within minutes."""
 RECOVERED = '"state recovered"'

@@ -17,7 +17,8 @@ from sep_stream.runtime import topics
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 from tests import reference
-from tests.reference.scoring import VERSION, pattern_id
+from tests.reference.scoring import VERSION, pattern_id, signal_id, trade_id
+from tests.reference.settling import Settling, result
 from tests.streams import INSTRUMENTS, Event, random_events
 from tests.trained import PARAMS, models
 from tests.worker.harness import SCHEMAS, TOPOLOGY, decoded, put_in_force, run_until_caught_up
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 COUNT = 4000
 SEED = 5
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+COSTS = {"units": Decimal("12.5"), "commission": Decimal("0.07")}
 Wire = dict[str, Any]
 
 
@@ -160,7 +162,17 @@ def pipeline() -> reference.Pipeline:
 def worked(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A worker has handled the stream, in fetches of a few hundred records."""
     folder = tmp_path_factory.mktemp("against_reference")
-    settings = Settings.load(brokers=broker, prefix="reference.", data_dir=folder, fetch_records=257, **PARAMS)
+    settings = Settings.load(
+        brokers=broker,
+        prefix="reference.",
+        data_dir=folder,
+        fetch_records=257,
+        trade="all",
+        max_open=2,
+        slippage=3,
+        **COSTS,
+        **PARAMS,
+    )
     topics.create(settings, TOPOLOGY)
     for _, ours in models(0):
         put_in_force(settings, ours, symbols=(), from_s=0)  # only its manifest: the stream has the markers
@@ -184,6 +196,44 @@ def test_records_are_those_of_the_reference_in_its_order(
     wanted = by_instrument(expected(pipeline))
     assert set(wanted) == set(INSTRUMENTS)
     assert by_instrument(decoded(worked, topic)) == wanted
+
+
+def test_results_are_those_of_the_reference(pipeline: reference.Pipeline, worked: Settings) -> None:
+    spread = {symbol: TOPOLOGY.instruments[TOPOLOGY.instruments.position(symbol)].default_spread_points
+              for symbol in INSTRUMENTS}  # fmt: skip
+    settling = Settling(spread, worked.trade, worked.max_open, worked.slippage)
+    for signal in pipeline.signals:
+        settling.feed(settled_by(signal))
+    wanted = by_instrument([result_on_the_wire(trade) for trade in settling.trades])
+    assert set(wanted) == set(INSTRUMENTS)
+    assert by_instrument(decoded(worked, "trading.results")) == wanted
+
+
+def settled_by(signal: Mapping[str, Any]) -> Wire:
+    """What of a signal makes trades, in points."""
+    tick = INSTRUMENTS[signal["instrument"]]["tick_size"]
+    prices = {name: signal[f"bar_{name}"] for name in ("open", "close", "spread")}
+    return {
+        **signal,
+        **{name: signal[f"bar_{name}"] for name in ("index", "open_time")},
+        **{name: None if price is None else int(price / tick) for name, price in prices.items()},
+    }
+
+
+def result_on_the_wire(trade: Mapping[str, Any]) -> Wire:
+    tick = INSTRUMENTS[trade["instrument"]]["tick_size"]
+    place = [trade[name] for name in ("model_id", "instrument", "timeframe", "anchor_time")]
+    signal = signal_id(*place)
+    return {
+        "trade_id": trade_id(signal),
+        "signal_id": signal,
+        "pattern_id": pattern_id(*place),
+        **{name: trade[name] for name in ("instrument", "timeframe", "direction", "spans_silence")},
+        **{f"{end}_time": EPOCH + timedelta(seconds=trade[f"{end}_time"]) for end in ("entry", "exit")},
+        **{f"{end}_price": trade[f"{end}_price"] * tick for end in ("entry", "exit")},
+        "units": COSTS["units"],
+        **result(trade, tick, COSTS["units"], COSTS["commission"]),
+    }
 
 
 def test_patterns_are_those_of_the_signals_with_a_direction(pipeline: reference.Pipeline, worked: Settings) -> None:

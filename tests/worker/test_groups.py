@@ -88,12 +88,12 @@ def await_members(settings: Settings, count: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("paused", ["convert", "metrics", "score"])
+@pytest.mark.parametrize("paused", STAGES)
 def test_models_put_in_force_while_a_stage_is_paused_change_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, paused: str
 ) -> None:
     settings = make_settings(prefix, **SMALL)
-    others = ",".join(stage for stage in ("convert", "metrics", "score") if stage != paused)
+    others = ",".join(stage for stage in STAGES if stage != paused)
     with worker(settings, "--stages", others):
         play_all(settings, SEED, STEPS)
         time.sleep(PAUSE_S)

@@ -12,16 +12,15 @@ import pytest
 
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
+from sep_stream.worker.runner import STAGES
 from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, raw, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, Step, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
 
 FAILPOINTS = [
-    f"{stage}.{place}"
-    for stage in ("convert", "metrics", "score")
-    for place in ("before_send", "after_send", "before_commit", "after_commit")
-] + ["convert.before_snapshot", "convert.after_snapshot"]
+    f"{stage}.{place}" for stage in STAGES for place in ("before_send", "after_send", "before_commit", "after_commit")
+] + [f"{stage}.{place}" for stage in ("convert", "settle") for place in ("before_snapshot", "after_snapshot")]
 PAUSE_S = 0.7
 DIES_WITHIN_S = 3
 

@@ -1,0 +1,15 @@
+"""Signals → trades on paper: entry, exit and what they made."""
+
+from sep_stream.settling.money import Stake, profit_loss_units
+from sep_stream.settling.parameters import TRADED, SettleParameters
+from sep_stream.settling.settler import Settled, Settler, SignalRows
+
+__all__ = [
+    "TRADED",
+    "SettleParameters",
+    "Settled",
+    "Settler",
+    "SignalRows",
+    "Stake",
+    "profit_loss_units",
+]
