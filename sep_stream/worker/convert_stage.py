@@ -21,7 +21,7 @@ from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, origin, rejected_records
-from sep_stream.worker.states import InputLog, States, StateKind
+from sep_stream.worker.states import InputLog, StateKind, States
 from sep_stream.worker.transport import Batch
 
 

@@ -13,7 +13,7 @@ from sep_stream.market.bulk_avro import BulkCodec, Decoded
 from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.settling import Settled, Settler, SettleParameters, SignalRows, Stake
+from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
 from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing

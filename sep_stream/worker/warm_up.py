@@ -16,7 +16,7 @@ from sep_stream.runtime.resources import resource
 from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import score
-from sep_stream.settling import Settler, SettleParameters, SignalRows
+from sep_stream.settling import SettleParameters, Settler, SignalRows
 
 
 def warm_up(stages: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sep_stream.market.timeframes import TIMEFRAMES
-from sep_stream.settling import Settler, SettleParameters, SignalRows
+from sep_stream.settling import SettleParameters, Settler, SignalRows
 from tests.convert.described import DECLARED
 from tests.reference.converter import DURATION_S
 from tests.reference.settling import Settling
@@ -110,7 +111,7 @@ def by_package(
     trades: list[Record] = []
     lost: Counter[str] = Counter()
     bounds = [0, *cuts, len(signals)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         settled = settler.feed(rows(signals[start:stop]))
         lost.update({name: count for name, count in settled.counts.items() if count})
         for trade in settled.trades:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import ConfigurationError, StateError
-from sep_stream.settling import Settler, SettleParameters, Stake, profit_loss_units
+from sep_stream.settling import SettleParameters, Settler, Stake, profit_loss_units
 from tests.convert.described import DECLARED
 from tests.reference.settling import result
 from tests.settling.test_against_reference import rows
