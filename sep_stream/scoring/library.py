@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.errors import ModelError
+from sep_stream.scoring.exact_sums import column_square_sums, column_sums
 from sep_stream.scoring.nearest import Tiles
 
 SIGMA_MIN: Final = 1e-9
@@ -128,15 +128,10 @@ class PathLibrary:
 def moments(paths: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """mu and sigma (3K,) float64 of paths (n, 3K), independent of row order and machine; zeros without rows."""
     n, width = paths.shape
-    mu, sigma = np.zeros(width), np.zeros(width)
     if n == 0:
-        return mu, sigma
-    for d in range(width):
-        x = paths[:, d].astype(np.float64)
-        mu[d] = math.fsum(x.tolist()) / n
-        deviation = x - mu[d]
-        sigma[d] = math.sqrt(math.fsum((deviation * deviation).tolist()) / n)
-    return mu, sigma
+        return np.zeros(width), np.zeros(width)
+    mu = column_sums(paths) / n
+    return mu, np.sqrt(column_square_sums(paths, mu) / n)
 
 
 def quantise(

@@ -20,7 +20,7 @@ PRINT_ASSEMBLY = """
 import numba as nb
 import numpy as np
 from sep_stream.metrics import WindowParams, compute_metrics, cpu_lanes, cpu_scalar
-from sep_stream.scoring import PathLibrary, score
+from sep_stream.scoring import PathLibrary, exact_sums, score
 from sep_stream.scoring.score import _count_votes
 
 bits = np.arange(400, dtype=np.uint8) % 2
@@ -29,7 +29,8 @@ compute_metrics(bits, points, np.arange(63, 330), WindowParams(), "cpu")
 compute_metrics(bits, points, [63, 100], WindowParams(), "cpu")
 path, time_s = np.ones((1, 3), np.float32), np.zeros(1, np.int64)
 score(PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32)), 1, path, time_s)
-for function in (cpu_lanes._segment, cpu_lanes._fill_hc, cpu_scalar._windows, _count_votes):
+squares = exact_sums._add_square_deviations
+for function in (cpu_lanes._segment, cpu_lanes._fill_hc, cpu_scalar._windows, _count_votes, squares):
     assert function.signatures
     for assembly in function.inspect_asm().values():
         print(assembly)
@@ -55,7 +56,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return engine, control
 
 
-def test_engine_and_votes_have_no_fused_multiply_add(assembly: tuple[str, str]) -> None:
+def test_engine_votes_and_moments_have_no_fused_multiply_add(assembly: tuple[str, str]) -> None:
     engine, _ = assembly
     assert re.search(r"\bv?mul[ps]d\b|\bfmul\b", engine), "the hot loops' products are not in the assembly looked at"
     assert FUSED.findall(engine) == []
