@@ -67,6 +67,8 @@ class Model:
 
     training_cut_s: epoch seconds; no row's outcome is later · libraries: kept by symbol, then timeframe
     calibrations: by symbol and timeframe name; where there is none, the identity
+    training_from_s: epoch seconds; no row's window begins earlier; None: as far back as its bars go. The rows say all
+    that follows from it, so it is no part of the id.
 
     Raises ModelError where the parts contradict each other.
     """
@@ -75,6 +77,7 @@ class Model:
     training_cut_s: int
     libraries: tuple[PathLibrary, ...]
     calibrations: Mapping[LibraryKey, Calibration] = field(default_factory=dict)
+    training_from_s: int | None = None
 
     def __post_init__(self) -> None:
         for library in self.libraries:
@@ -101,6 +104,10 @@ class Model:
         if len(library) and library.outcome_at_s[-1] > self.training_cut_s:
             raise ModelError(
                 f"{where}: an outcome known at {library.outcome_at_s[-1]}, after the training cut {self.training_cut_s}"
+            )
+        if self.training_from_s is not None and len(library) and library.anchor_time_s[0] < self.training_from_s:
+            raise ModelError(
+                f"{where}: a window at {library.anchor_time_s[0]}, before the training start {self.training_from_s}"
             )
 
     def library(self, symbol: str, timeframe: str) -> PathLibrary:

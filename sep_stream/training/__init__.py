@@ -1,6 +1,19 @@
-"""Closed bars → models."""
+"""Closed bars → models: walk-forward folds, training."""
 
 from sep_stream.training.folds import Fold, FoldPlan, embargo_s_min
-from sep_stream.training.train import ClosedBars, train
+from sep_stream.training.series import ClosedBars, closed_bars
+from sep_stream.training.train import model_of, train
+from sep_stream.training.windows import WindowPaths, anchors_of, window_paths
 
-__all__ = ["ClosedBars", "Fold", "FoldPlan", "embargo_s_min", "train"]
+__all__ = [
+    "ClosedBars",
+    "Fold",
+    "FoldPlan",
+    "WindowPaths",
+    "anchors_of",
+    "closed_bars",
+    "embargo_s_min",
+    "model_of",
+    "train",
+    "window_paths",
+]

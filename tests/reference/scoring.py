@@ -236,21 +236,24 @@ def train(
     params: Mapping[str, Any],
     cut_s: int,
     calibrations: Mapping[Key, Knots] | None = None,
+    train_from_s: int | None = None,
     **others: Any,
 ) -> Model:
-    """The model of every window whose outcome was known at `cut_s`.
+    """The model of every window that begins at `train_from_s` or later and whose outcome was known at `cut_s`.
 
     bars: all closed bars from the log's first on · params: of the window · others: parameters other than DEFAULTS
     """
     parameters = {**DEFAULTS, **others, "window": dict(params)}
     libraries = {}
     for key, series in bars.items():
-        rows = _rows(key[1], series, parameters, cut_s)
+        rows = _rows(key[1], series, parameters, cut_s, train_from_s)
         libraries[key] = Library(rows, 3 * params["samples"])
     return Model(parameters, cut_s, libraries, dict(calibrations or {}))
 
 
-def _rows(timeframe: str, bars: Sequence[Bar], parameters: Mapping[str, Any], cut_s: int) -> list[Row]:
+def _rows(
+    timeframe: str, bars: Sequence[Bar], parameters: Mapping[str, Any], cut_s: int, train_from_s: int | None
+) -> list[Row]:
     window = parameters["window"]
     history, forward = window["history"], window["forward"]
     duration = DURATION_S[timeframe]
@@ -260,6 +263,8 @@ def _rows(timeframe: str, bars: Sequence[Bar], parameters: Mapping[str, Any], cu
     rows = []
     for i in range(history - 1, len(bars) - forward - horizon):
         last, outcome = i + forward, i + forward + horizon
+        if train_from_s is not None and bars[i - history + 1]["open_time"] < train_from_s:
+            continue
         if bars[outcome]["open_time"] + duration > cut_s:
             break
         found = metrics(bits[i - history + 1 : last + 1], closes[i : last + 1], window)

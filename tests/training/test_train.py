@@ -1,26 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from sep_stream.convert import direction_bits
-from sep_stream.errors import InputError
+from sep_stream.errors import InputError, ModelError
 from sep_stream.market.timeframes import DURATION_S
-from sep_stream.metrics import WindowParams, compute_metrics
-from sep_stream.scoring import ModelParameters
+from sep_stream.metrics import compute_metrics
+from sep_stream.scoring import Model
 from sep_stream.training import ClosedBars, train
-
-WINDOW = WindowParams(history=12, forward=4, samples=2)
-HORIZON = (5, 3, 2)
-PARAMETERS = ModelParameters(WINDOW, HORIZON)
-
-
-def bars_of(n: int, timeframe: int = 0, seed: int = 0) -> ClosedBars:
-    """Bars with gaps between some of them."""
-    rng = np.random.default_rng(seed)
-    open_time_s = DURATION_S[timeframe] * np.cumsum(rng.integers(1, 4, n)).astype(np.int64)
-    close = (100_000 + np.cumsum(rng.integers(-9, 10, n))).astype(np.int32)
-    return ClosedBars(open_time_s, close, direction_bits(close))
+from tests import reference
+from tests.training.bars import HORIZON, PARAMETERS, WINDOW, bars_of
 
 
 @pytest.mark.parametrize(("timeframe", "name"), [(0, "M1"), (1, "M5"), (2, "M15")])
@@ -87,3 +75,44 @@ def test_malformed_series_are_refused_by_name() -> None:
         train({("EUR/USD", "M1"): ClosedBars(bars.open_time_s, bars.close[1:], bars.bits)}, PARAMETERS, 0)
     with pytest.raises(InputError, match="open times do not rise at bar 1"):
         train({("EUR/USD", "M1"): ClosedBars(bars.open_time_s * 0, bars.close, bars.bits)}, PARAMETERS, 0)
+
+
+@pytest.mark.parametrize(("timeframe", "name"), [(0, "M1"), (1, "M5"), (2, "M15")])
+def test_with_a_training_start_it_is_the_references_model_of_that_span(timeframe: int, name: str) -> None:
+    bars = bars_of(90, timeframe)
+    start_s, cut_s = int(bars.open_time_s[20]), int(bars.open_time_s[70])
+    described = [
+        {"open_time": open_time_s, "close": close}
+        for open_time_s, close in zip(bars.open_time_s.tolist(), bars.close.tolist(), strict=True)
+    ]
+    window = {"history": 12, "forward": 4, "samples": 2, "eps": WINDOW.eps, "hold": WINDOW.hold}
+    for train_from_s in (start_s, start_s + 1, None):
+        theirs = reference.train(
+            {("EUR/USD", name): described}, window, cut_s, train_from_s=train_from_s, horizon_bars=list(HORIZON)
+        )
+        ours = train({("EUR/USD", name): bars}, PARAMETERS, cut_s, train_from_s=train_from_s)
+        assert ours.model_id == theirs.model_id
+        assert ours.training_from_s == train_from_s
+
+
+def test_a_window_that_begins_at_the_training_start_is_in_and_one_a_second_earlier_is_out() -> None:
+    bars = bars_of(80)
+    start_s = int(bars.open_time_s[30])
+    rows = [
+        train({("EUR/USD", "M1"): bars}, PARAMETERS, 2**40, train_from_s=s).libraries[0] for s in (start_s, start_s + 1)
+    ]
+    assert rows[0].anchor_time_s[0] == bars.open_time_s[30 + 11]
+    assert len(rows[0]) == len(rows[1]) + 1
+
+
+def test_a_training_start_after_the_cut_gives_a_library_without_rows() -> None:
+    bars = bars_of(80)
+    model = train({("EUR/USD", "M1"): bars}, PARAMETERS, int(bars.open_time_s[40]), train_from_s=2**40)
+    assert len(model.libraries[0]) == 0
+
+
+def test_a_model_with_windows_before_its_training_start_is_refused() -> None:
+    model = train({("EUR/USD", "M1"): bars_of(80)}, PARAMETERS, 2**40)
+    start_s = int(model.libraries[0].anchor_time_s[0]) + 1
+    with pytest.raises(ModelError, match=f"before the training start {start_s}"):
+        Model(PARAMETERS, 2**40, model.libraries, training_from_s=start_s)
