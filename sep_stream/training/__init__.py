@@ -1,5 +1,6 @@
-"""Closed bars → models: walk-forward folds, training."""
+"""Closed bars → models: walk-forward folds, training, calibration."""
 
+from sep_stream.training.calibrate import calibrated, fit_calibration
 from sep_stream.training.folds import Fold, FoldPlan, embargo_s_min
 from sep_stream.training.series import ClosedBars, closed_bars
 from sep_stream.training.train import model_of, train
@@ -11,8 +12,10 @@ __all__ = [
     "FoldPlan",
     "WindowPaths",
     "anchors_of",
+    "calibrated",
     "closed_bars",
     "embargo_s_min",
+    "fit_calibration",
     "model_of",
     "train",
     "window_paths",

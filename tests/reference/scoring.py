@@ -8,7 +8,8 @@ import math
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -278,3 +279,69 @@ def _rows(
             )
         )
     return rows
+
+
+QUERIES, SCORED_MIN, KNOTS, SCORES_PER_KNOT = 4096, 500, 32, 50
+"""Of a calibration: most rows scored, least scores for a table, most groups, least scores of each."""
+
+
+def calibrate(model: Model, bars: Mapping[Key, Sequence[Bar]]) -> Model:
+    """The model with tables fitted on its own rows, each scored by what was known before its window began."""
+    tables = {key: isotonic(own_scores(model, key, bars[key])) for key in model.libraries}
+    return replace(model, calibrations={key: knots for key, knots in tables.items() if knots[0]})
+
+
+def own_scores(model: Model, key: Key, bars: Sequence[Bar]) -> list[tuple[float, Fraction]]:
+    """Raw probability of rows of a library, and what came: 1 up, 0 down, a half for neither."""
+    library, parameters = model.libraries[key], model.parameters
+    history, forward = parameters["window"]["history"], parameters["window"]["forward"]
+    anchor_of = {bar["open_time"]: i for i, bar in enumerate(bars)}
+    starts = [bars[anchor_of[row.anchor_time] - history + 1]["open_time"] for row in library.rows]
+
+    def blocks(r: int) -> int:
+        return len({other // forward for other, row in enumerate(library.rows) if row.outcome_at <= starts[r]})
+
+    first = next((r for r in range(len(library.rows)) if blocks(r) >= parameters["min_blocks"]), len(library.rows))
+    horizon = parameters["horizon_bars"][list(DURATION_S).index(key[1])]
+    stride = max(horizon, math.ceil((len(library.rows) - first) / QUERIES))
+    plain, scores = replace(model, calibrations={}), []
+    for r in range(first, len(library.rows), stride):
+        row = library.rows[r]
+        said = score(plain, key, row.path, starts[r])
+        if said["reason"] is None:
+            scores.append((said["p_up"], Fraction(1 + (row.outcome > 0) - (row.outcome < 0), 2)))
+    return scores
+
+
+def isotonic(scores: Sequence[tuple[float, Fraction]]) -> Knots:
+    """The knots of a fit that never falls, by the max-min formula: the group at k is rated
+    max over a <= k of min over b >= k of the rate of the groups a … b."""
+    if len(scores) < SCORED_MIN:
+        return [], []
+    ordered = sorted(scores)
+    groups = _groups([p for p, _ in ordered])
+    seen = [len(group) + 2 for group in groups]
+    up = [sum((ordered[k][1] for k in group), Fraction(1)) for group in groups]
+
+    def rate(a: int, b: int) -> Fraction:
+        return sum(up[a : b + 1], Fraction(0)) / sum(seen[a : b + 1])
+
+    n = len(groups)
+    fitted = [max(min(rate(a, b) for b in range(k, n)) for a in range(k + 1)) for k in range(n)]
+    xs, ys = [], []
+    for y in sorted(set(fitted)):
+        pool = [k for group, value in zip(groups, fitted, strict=True) if value == y for k in group]
+        xs.append(ordered[pool[0] + len(pool) // 2][0])
+        ys.append(float(y))
+    return xs, ys
+
+
+def _groups(ordered: Sequence[float]) -> list[range]:
+    """Positions in groups of at least the same size; equal ones stay together."""
+    size = max(SCORES_PER_KNOT, math.ceil(len(ordered) / KNOTS))
+    groups, first = [], 0
+    for k in range(1, len(ordered)):
+        if ordered[k - 1] < ordered[k] and k - first >= size and len(ordered) - k >= size:
+            groups.append(range(first, k))
+            first = k
+    return [*groups, range(first, len(ordered))]
