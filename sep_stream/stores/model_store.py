@@ -25,6 +25,8 @@ from sep_stream.scoring.calibration import Calibration
 from sep_stream.scoring.gate import GateParameters
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.model import Model, ModelParameters
+from sep_stream.training.evaluation import Evaluation, FoldEvaluation
+from sep_stream.training.folds import Fold
 
 MANIFEST: Final = "manifest.json"
 LIBRARY: Final = "library.parquet"
@@ -47,14 +49,19 @@ class LibrarySummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelManifest:
-    """What a manifest says, without the rows: enough to list, show and publish a model."""
+    """What a manifest says, without the rows: enough to list, show and publish a model.
+
+    training_from_s: None where the model was trained on all before its cut · evaluation: of the folds it comes from
+    """
 
     folder: Path
     model_id: str
     parameters: ModelParameters
     training_cut_s: int
+    training_from_s: int | None
     calibrations: Mapping[tuple[str, str], Calibration]
     libraries: tuple[LibrarySummary, ...]
+    evaluation: Evaluation | None
 
 
 def local_folder(url: str | Path) -> Path:
@@ -80,23 +87,25 @@ def model_folder(models_url: str | Path, location: str) -> Path:
     return folder
 
 
-def save_model(model: Model, folder: str | Path) -> Path:
+def save_model(model: Model, folder: str | Path, evaluation: Evaluation | None = None) -> Path:
     """Write a model to `folder`, whole or not at all, and return that folder.
 
-    The same model may lie there already. Raises ModelError where another one does, or where the one there is damaged.
+    evaluation: of the folds that the model comes from, for its manifest
+    The same model may lie there already. Raises ModelError where another one does, or the same with another evaluation,
+    or where the one there is damaged. What lies there is never changed: the log names its SHA-256.
     """
     target = local_folder(folder).absolute()
-    if _is_there(model, target):
+    if _is_there(model, target, evaluation):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _write(model, draft)
+        _write(model, draft, evaluation)
         draft.chmod(0o755)
         try:
             draft.rename(target)
         except OSError:
-            if not _is_there(model, target):
+            if not _is_there(model, target, evaluation):
                 raise
         _sync_folder(target.parent)
     except OSError as error:
@@ -106,12 +115,17 @@ def save_model(model: Model, folder: str | Path) -> Path:
     return target
 
 
-def _is_there(model: Model, folder: Path) -> bool:
+def _is_there(model: Model, folder: Path, evaluation: Evaluation | None) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     found = load_model(folder).model_id
     if found != model.model_id:
         raise ModelError(f"{folder}: holds model {found}; {model.model_id} is not written over it")
+    if evaluation is not None and read_manifest(folder).evaluation != evaluation:
+        raise ModelError(
+            f"{folder}: holds this model with another evaluation or none, and its manifest is never changed: "
+            "save it to another folder"
+        )
     return True
 
 
@@ -125,7 +139,7 @@ def load_model(folder: str | Path) -> Model:
     manifest.check_files()
     libraries = tuple(_libraries(manifest))
     summary = manifest.summary()
-    model = Model(summary.parameters, summary.training_cut_s, libraries, dict(summary.calibrations))
+    model = Model(summary.parameters, summary.training_cut_s, libraries, summary.calibrations, summary.training_from_s)
     if model.model_id != summary.model_id:
         raise ModelError(f"{manifest.path}: model_id is {summary.model_id}, but its content makes {model.model_id}")
     return model
@@ -136,13 +150,23 @@ def read_manifest(folder: str | Path) -> ModelManifest:
     return _Manifest.read(local_folder(folder)).summary()
 
 
-def list_models(models_url: str | Path) -> list[ModelManifest]:
-    """The manifests of the models below a folder, by training cut, then id; none where there is no such folder."""
+def check_files(folder: str | Path) -> None:
+    """Raises ModelError where a file of the model in a folder is missing, or its SHA-256 not that of the manifest."""
+    _Manifest.read(local_folder(folder)).check_files()
+
+
+def model_folders(models_url: str | Path) -> list[Path]:
+    """The folders below `models_url` that are named as a model and hold a manifest; none where there is no such URL."""
     root = local_folder(models_url)
     if not root.is_dir():
         return []
-    folders = [entry for entry in root.iterdir() if _MODEL_ID.fullmatch(entry.name) and (entry / MANIFEST).is_file()]
-    return sorted((read_manifest(f) for f in folders), key=lambda m: (m.training_cut_s, m.model_id))
+    return [entry for entry in root.iterdir() if _MODEL_ID.fullmatch(entry.name) and (entry / MANIFEST).is_file()]
+
+
+def list_models(models_url: str | Path) -> list[ModelManifest]:
+    """The manifests of the models below a folder, by training cut, then id; none where there is no such folder."""
+    manifests = [read_manifest(folder) for folder in model_folders(models_url)]
+    return sorted(manifests, key=lambda manifest: (manifest.training_cut_s, manifest.model_id))
 
 
 def manifest_sha256(folder: str | Path) -> str:
@@ -150,15 +174,18 @@ def manifest_sha256(folder: str | Path) -> str:
     return _sha256(local_folder(folder) / MANIFEST)
 
 
-def _write(model: Model, folder: Path) -> None:
+def _write(model: Model, folder: Path, evaluation: Evaluation | None) -> None:
     pq.write_table(_table(model), folder / LIBRARY, compression="zstd")
     _sync_file(folder / LIBRARY)
     document = {
         "format": FORMAT,
         "model_id": model.model_id,
         **model.document(),
+        "training_from": model.training_from_s,
         "files": {LIBRARY: {"sha256": _sha256(folder / LIBRARY)}},
     }
+    if evaluation is not None:
+        document["evaluation"] = evaluation.document()
     for entry, library in zip(document["libraries"], model.libraries, strict=True):
         entry["anchor_time_range"] = library.anchor_time_s[[0, -1]].tolist() if len(library) else None
     (folder / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -289,6 +316,16 @@ class _Manifest:
             raise ModelError(f"{self.path}: {full}: expected {kind.__name__}, got {value!r}")
         return value
 
+    def optional(self, name: str, kind: type) -> Any:
+        """A field that older manifests do not have; None where it is missing or null."""
+        return None if self.document.get(name) is None else self.field(name, kind)
+
+    def only(self, holder: Any, names: tuple[str, ...], where: str) -> None:
+        """ModelError where an object has other fields than these."""
+        unknown = [name for name in holder if name not in names] if isinstance(holder, dict) else []
+        if unknown:
+            raise ModelError(f"{self.path}: {where}: unknown field {unknown[0]!r}, expected {', '.join(names)}")
+
     def hex_floats(self, holder: Any, name: str, where: str) -> npt.NDArray[np.float64]:
         values = self.part(holder, name, list, where)
         try:
@@ -314,8 +351,10 @@ class _Manifest:
             model_id=model_id,
             parameters=self.parameters(),
             training_cut_s=self.field("training_cut", int),
+            training_from_s=self.optional("training_from", int),
             calibrations=dict(self.calibrations()),
             libraries=tuple(self.library(k, entry) for k, entry in enumerate(self.field("libraries", list))),
+            evaluation=self.evaluation(),
         )
 
     def parameters(self) -> ModelParameters:
@@ -333,7 +372,10 @@ class _Manifest:
             where = f"calibration[{k}]"
             key = self.part(entry, "instrument", str, where), self.part(entry, "timeframe", str, where)
             x, y = (tuple(self.hex_floats(entry, name, where).tolist()) for name in ("x", "y"))
-            yield key, Calibration(x, y)
+            try:
+                yield key, Calibration(x, y)
+            except ModelError as error:
+                raise ModelError(f"{self.path}: {where}: {error}") from error
 
     def library(self, k: int, entry: Any) -> LibrarySummary:
         where = f"libraries[{k}]"
@@ -346,6 +388,25 @@ class _Manifest:
             first_anchor_time_s=first,
             last_anchor_time_s=last,
         )
+
+    def evaluation(self) -> Evaluation | None:
+        document = self.optional("evaluation", dict)
+        if document is None:
+            return None
+        self.only(document, ("folds",), "evaluation")
+        folds = self.part(document, "folds", list, "evaluation")
+        return Evaluation(tuple(self.fold_evaluation(entry, f"evaluation.folds[{k}]") for k, entry in enumerate(folds)))
+
+    def fold_evaluation(self, entry: Any, where: str) -> FoldEvaluation:
+        times = ("cut", "score_from", "score_until")
+        self.only(entry, ("number", "train_from", *times, "figures"), where)
+        number, *ends = (self.part(entry, name, int, where) for name in ("number", *times))
+        train_from_s = None if entry.get("train_from") is None else self.part(entry, "train_from", int, where)
+        figures = self.part(entry, "figures", dict, where)
+        try:
+            return FoldEvaluation(Fold(number, train_from_s, *ends), figures)
+        except SepError as error:
+            raise ModelError(f"{self.path}: {where}: {error}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,26 @@ import pytest
 from sep_stream.errors import ModelError
 from sep_stream.metrics import WindowParams
 from sep_stream.scoring import Calibration, GateParameters, Model, ModelParameters, PathLibrary
-from sep_stream.stores import list_models, load_model, manifest_sha256, model_folder, read_manifest, save_model
+from sep_stream.stores import (
+    check_files,
+    list_models,
+    load_model,
+    manifest_sha256,
+    model_folder,
+    model_folders,
+    read_manifest,
+    save_model,
+)
+from sep_stream.training import Evaluation, Fold, FoldEvaluation
 
 WINDOW = WindowParams(history=12, forward=4, samples=2, eps=0.003)
 PARAMETERS = ModelParameters(WINDOW, gate=GateParameters(confidence_min=0.55), deadband=2)
+FOLDS = Evaluation(
+    (
+        FoldEvaluation(Fold(1, None, 100, 1900, 3700), {"signals": 12, "hit_rate": 0.1 + 0.2}),
+        FoldEvaluation(Fold(2, 50, 1900, 3700, 5500), {"signals": 0, "hit_rate": None}),
+    )
+)
 
 
 def library_of(symbol: str, timeframe: str, n: int, seed: int) -> PathLibrary:
@@ -47,6 +64,13 @@ def model_of(cut_s: int = 10_000) -> Model:
 def stored(tmp_path: Path) -> Path:
     model = model_of()
     return save_model(model, tmp_path / model.model_id)
+
+
+def evaluation(**fields: Any) -> dict[str, Any]:
+    """The manifest's evaluation with other fields in its second fold."""
+    document = FOLDS.document()
+    document["folds"][1] |= fields
+    return {"evaluation": document}
 
 
 def rewrite(folder: Path, **fields: Any) -> None:
@@ -203,6 +227,27 @@ def test_a_column_of_another_type_is_named(stored: Path) -> None:
         ({"calibration": [{"instrument": "EUR/USD"}]}, r"calibration\[0\]\.timeframe: expected str, got None"),
         ({"libraries": [{"instrument": "EUR/USD", "timeframe": "M1"}]}, r"libraries\[0\]\.rows: expected int"),
         ({"libraries": [3]}, r"libraries\[0\]\.instrument: expected str"),
+        (
+            {
+                "calibration": [
+                    {"instrument": "EUR/USD", "timeframe": "M1", "x": ["0x1p0", "0x0p0"], "y": ["0x0p0"] * 2}
+                ]
+            },
+            r"calibration\[0\]: calibration: expected x to rise",
+        ),
+        ({"training_from": "early"}, "training_from: expected int, got 'early'"),
+        ({"evaluation": [1]}, "evaluation: expected dict"),
+        ({"evaluation": {}}, r"evaluation\.folds: expected list, got None"),
+        ({"evaluation": {"folds": [], "mood": 1}}, "evaluation: unknown field 'mood', expected folds"),
+        ({"evaluation": {"folds": [3]}}, r"evaluation\.folds\[0\]\.number: expected int"),
+        (evaluation(score_until="late"), r"evaluation\.folds\[1\]\.score_until: expected int, got 'late'"),
+        (evaluation(score_until=3700), r"evaluation\.folds\[1\]: fold: expected score_from < score_until"),
+        (evaluation(train_from=1.5), r"evaluation\.folds\[1\]\.train_from: expected int, got 1\.5"),
+        (evaluation(luck=1), r"evaluation\.folds\[1\]: unknown field 'luck'"),
+        (evaluation(figures=None), r"evaluation\.folds\[1\]\.figures: expected dict, got None"),
+        (evaluation(figures={"hit_rate": "high"}), r"evaluation\.folds\[1\]: figures\.hit_rate: expected a finite"),
+        (evaluation(figures={"hit_rate": math.nan}), r"evaluation\.folds\[1\]: figures\.hit_rate: expected a finite"),
+        (evaluation(figures={"hits": True}), r"evaluation\.folds\[1\]: figures\.hits: expected a finite"),
         ({"files": {}}, r"files: expected library\.parquet, got none"),
     ],
 )
@@ -265,3 +310,62 @@ def test_parameters_with_whole_numbers_for_floats_have_the_same_id(tmp_path: Pat
     parameters = replace(PARAMETERS, gate=GateParameters(confidence_min=1), window=replace(WINDOW, eps=1))
     model = Model(parameters, 0, ())
     assert load_model(save_model(model, tmp_path / "m")).model_id == model.model_id
+
+
+def test_an_evaluation_travels_with_the_model_and_is_no_part_of_its_id(tmp_path: Path) -> None:
+    model = model_of()
+    folder = save_model(model, tmp_path / "m", FOLDS)
+    assert read_manifest(folder).evaluation == FOLDS
+    assert load_model(folder).model_id == model.model_id
+    written = json.loads((folder / "manifest.json").read_text())["evaluation"]["folds"]
+    assert written[0] == {
+        "number": 1, "train_from": None, "cut": 100, "score_from": 1900, "score_until": 3700,
+        "figures": {"signals": 12, "hit_rate": 0.1 + 0.2},
+    }  # fmt: skip
+
+
+def test_a_manifest_of_before_has_neither_evaluation_nor_training_start(stored: Path) -> None:
+    path = stored / "manifest.json"
+    document = json.loads(path.read_text())
+    del document["training_from"]
+    assert "evaluation" not in document
+    path.write_text(json.dumps(document))
+    manifest = read_manifest(stored)
+    assert (manifest.evaluation, manifest.training_from_s) == (None, None)
+    assert load_model(stored).model_id == stored.name
+
+
+def test_the_training_start_comes_back_and_is_no_part_of_the_id(tmp_path: Path) -> None:
+    model = replace(model_of(), training_from_s=-60)
+    folder = save_model(model, tmp_path / "m")
+    assert read_manifest(folder).training_from_s == load_model(folder).training_from_s == -60
+    assert load_model(folder).model_id == model_of().model_id
+
+
+def test_a_manifest_never_changes_so_another_evaluation_needs_another_folder(stored: Path) -> None:
+    before = manifest_sha256(stored)
+    with pytest.raises(ModelError, match=f"{stored.name}: holds this model with another evaluation or none"):
+        save_model(model_of(), stored, FOLDS)
+    assert manifest_sha256(stored) == before
+    evaluated = save_model(model_of(), stored.parent / "evaluated", FOLDS)
+    assert save_model(model_of(), evaluated, FOLDS) == save_model(model_of(), evaluated) == evaluated
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, "0.5", True])
+def test_a_figure_that_is_no_finite_number_is_refused(bad: Any) -> None:
+    with pytest.raises(ModelError, match=r"figures\.hit_rate: expected a finite number or null"):
+        FoldEvaluation(Fold(1, None, 0, 1, 2), {"hit_rate": bad})
+
+
+def test_files_can_be_checked_without_reading_them_as_a_model(stored: Path) -> None:
+    check_files(stored)
+    (stored / "library.parquet").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"library\.parquet: SHA-256 differs"):
+        check_files(stored)
+
+
+def test_only_folders_named_as_a_model_are_models(stored: Path) -> None:
+    save_model(model_of(), stored.parent / "mine")
+    (stored.parent / ("0" * 64)).mkdir()
+    assert model_folders(stored.parent) == [stored]
+    assert model_folders(stored.parent / "nowhere") == []
