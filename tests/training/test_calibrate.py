@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sep_stream.scoring import Calibration, Model, ScoreBatch, score
+from sep_stream.scoring import Calibration, HoldReason, Model, PathLibrary, ScoreBatch, score
 from sep_stream.stores import load_model, read_manifest, save_model
 from sep_stream.training import ClosedBars, calibrate, calibrated, fit_calibration, train
 from tests import reference
@@ -181,6 +181,25 @@ def test_no_more_rows_are_scored_than_the_bound(monkeypatch: pytest.MonkeyPatch)
     assert calibrated(plain()).model_id == calibrated(plain()).model_id
     assert all(100 <= count <= 150 for count in counts)
     assert len(counts) == 4
+
+
+def test_scores_that_hold_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[tuple[Any, Any]] = []
+
+    def every_eleventh_holds(
+        library: PathLibrary, block_rows: int, paths: Any, *args: Any, **values: int
+    ) -> ScoreBatch:
+        said = score(library, block_rows, paths, *args, **values)
+        hold = np.arange(len(paths)) % 11 == 0
+        spoken.append((said.p_up[~hold], hold))
+        return replace(said, p_up=np.where(hold, 0.5, said.p_up), reason=np.where(hold, HoldReason.WEIGHT, said.reason))
+
+    monkeypatch.setattr(calibrate, "score", every_eleventh_holds)
+    monkeypatch.setattr(calibrate, "SCORED_MIN", 450)
+    found = calibrated(Model(PARAMETERS, 2**40, (plain().library(*KEY),)))
+    ((p_up, hold),) = spoken
+    outcome = plain().library(*KEY).outcome[asked()[0]][~hold]
+    assert found.calibration(*KEY) == fit_calibration(p_up, outcome)
 
 
 def test_a_library_without_enough_blocks_keeps_the_identity() -> None:
