@@ -1,0 +1,64 @@
+"""How the report writes numbers and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+NOTHING: Final = "\N{EN DASH}"
+"""Stands where there is no number, or too little to tell one."""
+MINUS: Final = "\N{MINUS SIGN}"
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """+1.25, −0.10 or 0.00."""
+    if value is None:
+        return NOTHING
+    text = f"{value:+z,.{decimals}f}".replace("-", MINUS)
+    return text[1:] if not text.strip("+0.") else text
+
+
+def plain(value: float | None, decimals: int = 2) -> str:
+    return NOTHING if value is None else f"{value:z,.{decimals}f}".replace("-", MINUS)
+
+
+def percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def p_text(p_value: float | None) -> str:
+    """= 0.042 or < 0.001"""
+    return NOTHING if p_value is None else "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+
+
+def signed_range(found: Mapping[str, Any], decimals: int = 2) -> str:
+    """The interval of an estimate: −0.40 to +0.15."""
+    return _range(signed(found["low"], decimals), signed(found["high"], decimals))
+
+
+def percent_range(found: Mapping[str, Any]) -> str:
+    low, high = percent(found["low"]), percent(found["high"])
+    return _range(low.removesuffix(" %"), high)
+
+
+def _range(low: str, high: str) -> str:
+    return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """1 trade, 2,000 trades."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def time_text(epoch_s: int | None) -> str:
+    """2024-01-31 13:05 or, off the minute, 13:05:07, UTC."""
+    if epoch_s is None:
+        return NOTHING
+    return str(np.datetime64(epoch_s, "s")).replace("T", " ").removesuffix(":00" if epoch_s % 60 == 0 else "")
+
+
+def price_text(price: float) -> str:
+    """Without the noise of binary fractions."""
+    return f"{price:.10g}"
