@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 NOTHING: Final = "\N{EN DASH}"
 """Stands where there is no number, or too little to tell one."""
 MINUS: Final = "\N{MINUS SIGN}"
+TIED: Final = "\N{NO-BREAK SPACE}"
 
 
 def signed(value: float | None, decimals: int = 2) -> str:
@@ -25,12 +26,14 @@ def plain(value: float | None, decimals: int = 2) -> str:
 
 
 def percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.1f} %"
+    return NOTHING if share is None else f"{100 * share:.1f}{TIED}%"
 
 
 def p_text(p_value: float | None) -> str:
-    """= 0.042 or < 0.001"""
-    return NOTHING if p_value is None else "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+    """p = 0.042 or p < 0.001"""
+    if p_value is None:
+        return NOTHING
+    return f"p{TIED}<{TIED}0.001" if p_value < 0.001 else f"p{TIED}={TIED}{p_value:.3f}"
 
 
 def signed_range(found: Mapping[str, Any], decimals: int = 2) -> str:
@@ -40,7 +43,7 @@ def signed_range(found: Mapping[str, Any], decimals: int = 2) -> str:
 
 def percent_range(found: Mapping[str, Any]) -> str:
     low, high = percent(found["low"]), percent(found["high"])
-    return _range(low.removesuffix(" %"), high)
+    return _range(low.removesuffix(f"{TIED}%"), high)
 
 
 def _range(low: str, high: str) -> str:
@@ -59,6 +62,6 @@ def time_text(epoch_s: int | None) -> str:
     return str(np.datetime64(epoch_s, "s")).replace("T", " ").removesuffix(":00" if epoch_s % 60 == 0 else "")
 
 
-def price_text(price: float) -> str:
-    """Without the noise of binary fractions."""
-    return f"{price:.10g}"
+def decimals_of(prices: Iterable[float]) -> int:
+    """As many as the prices need, without the noise of binary fractions."""
+    return max((len(f"{price:.10g}".partition(".")[2]) for price in prices), default=0)

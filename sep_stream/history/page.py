@@ -86,25 +86,29 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-align: bottom; }
 th:first-child, td:first-child { padding-left: 0; }
-td { white-space: nowrap; }
+th, td { white-space: nowrap; }
 .number { text-align: right; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .1rem 2rem; margin: .75rem 0;
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: .1rem 2rem; margin: .75rem 0;
   font-size: .9rem; }
 dl div { display: flex; justify-content: space-between; gap: 1rem; border-bottom: 1px solid var(--rule);
   padding: .25rem 0; }
-dt { color: var(--faint); }
-dd { margin: 0; text-align: right; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+dt { color: var(--faint); flex: 1 1 0; }
+dd { margin: 0; max-width: 75%; text-align: right; overflow-wrap: break-word; font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; max-width: 38rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: inherit !important; }
+@media screen {
+  th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
+}
 @media print {
   @page { margin: 14mm; }
-  body { font-size: 9.5pt; }
+  html { font-size: 9.5pt; }
   main { max-width: none; padding: 0; }
   .verdict, .warning { background: none; border: 1.5pt solid; }
   .wide { overflow: visible; }
   table { font-size: 7pt; min-width: 0; }
   th, td { padding: 1pt 3pt; }
+  th { white-space: normal; }
   figure { max-width: 120mm; }
   h2, h3 { break-after: avoid; }
   thead { display: table-header-group; }

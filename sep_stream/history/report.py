@@ -13,11 +13,11 @@ from sep_stream.history.charts import confidence_chart, equity_chart, reliabilit
 from sep_stream.history.notation import (
     NOTHING,
     counted,
+    decimals_of,
     p_text,
     percent,
     percent_range,
     plain,
-    price_text,
     signed,
     signed_range,
     time_text,
@@ -128,18 +128,20 @@ def _headline_facts(numbers: Numbers) -> Iterator[tuple[str, str]]:
     yield "trades", f"{own['trades']:,}"
     yield "winners", f"{own['wins']:,}"
     yield "sum of returns, bp", signed(own["total_bp"], 1)
-    yield "were the mean after costs 0", f"p {p_text(net['p_value'])}"
+    yield "mean after costs against 0", p_text(net["p_value"])
     yield "bp a trade before costs", f"{signed(gross['mean'])} ({signed_range(gross)})"
-    yield "were the mean before costs 0", f"p {p_text(gross['p_value'])}"
+    yield "mean before costs against 0", p_text(gross["p_value"])
     yield "costs, bp a trade", plain(own["cost_bp"])
     yield "trials tried", f"{numbers['trials']:,}"
     yield "Sharpe ratio of a trade", plain(net["sharpe"], 4)
     yield "skewness, kurtosis", f"{plain(net['skewness'])}, {plain(net['kurtosis'])}"
-    yield "worth so many independent trades", plain(net["independent_trades"], 0)
+    yield "independent trades they are worth", plain(net["independent_trades"], 0)
     yield "deflated Sharpe ratio", plain(net["deflated_sharpe"], 3)
     yield "greatest drawdown, bp", plain(fall["max_bp"], 1)
-    yield "winners among trades without overlap", f"{apart['wins']:,} of {apart['trades']:,}"
-    yield "… 95 % (Wilson)", f"{percent(apart['mean'])} ({percent_range(apart)})"
+    yield (
+        f"winners of {apart['trades']:,} without overlap (Wilson)",
+        f"{percent(apart['mean'])} ({percent_range(apart)})",
+    )
 
 
 def _silence(numbers: Numbers) -> Html:
@@ -201,21 +203,21 @@ def _confidence(numbers: Numbers) -> Html:
     if not bins:
         return section("Hit rate by confidence", _text(counts, "Not one had a direction."))
     headings = ("", "forecasts", "right", "95 %")
-    by_gate = [(name.replace("_", " "), *_forecast_cells(forecasts[name])) for name in _GATE_STEPS]
+    by_gate = [(name, *_forecast_cells(forecasts[key])) for name, key in _GATE_STEPS]
     by_bin = [(f"{found['from']:.2f} to {found['to']:.2f}", *_forecast_cells(found)) for found in bins]
     return section(
         "Hit rate by confidence",
         _text(counts),
         confidence_chart(bins),
         table(("confidence", *headings[1:]), by_bin),
-        table(("of the rest", *headings[1:]), by_gate),
+        table(("signals", *headings[1:]), by_gate),
         _note(
             "Of all signals with a direction, traded or not, before costs; a market that did not move is half right."
         ),
     )
 
 
-_GATE_STEPS: Final = ("all", "gate_passed", "confirmed")
+_GATE_STEPS: Final = (("all with a direction", "all"), ("gate passed", "gate_passed"), ("confirmed", "confirmed"))
 
 
 def _reliability(numbers: Numbers) -> Html:
@@ -331,7 +333,10 @@ def _trades(ordered: npt.NDArray[np.void], data: ReportData) -> Html:
     left_out = max(0, len(ordered) - TRADES_LISTED_MAX)
     half = TRADES_LISTED_MAX // 2
     parts = [ordered] if not left_out else [ordered[:half], ordered[-half:]]
-    tables = [table(_TRADE_HEADINGS, (_trade_row(row, data) for row in part.tolist()), words=4) for part in parts]
+    decimals = [_price_decimals(parts, instrument) for instrument in range(len(data.symbols))]
+    tables = [
+        table(_TRADE_HEADINGS, (_trade_row(row, data, decimals) for row in part.tolist()), words=4) for part in parts
+    ]
     between = _text(f"… {counted(left_out, 'trade')} in between are in trades.parquet only …")
     content: list[Html] = [tables[0], between, tables[1]] if left_out else tables
     if not len(ordered):
@@ -345,7 +350,13 @@ _TRADE_HEADINGS: Final = (
 )  # fmt: skip
 
 
-def _trade_row(row: Sequence[Any], data: ReportData) -> tuple[str, ...]:
+def _price_decimals(parts: Iterable[npt.NDArray[np.void]], instrument: int) -> int:
+    """Of an instrument's prices among the trades listed, all of which are written with as many."""
+    own = [part[part["instrument"] == instrument] for part in parts]
+    return max(decimals_of(rows[name].tolist()) for rows in own for name in ("entry_price", "exit_price"))
+
+
+def _trade_row(row: Sequence[Any], data: ReportData, decimals: Sequence[int]) -> tuple[str, ...]:
     """Of a row's values in the order of TRADE_DTYPE."""
     instrument, timeframe, direction, fold, entry_s, exit_s, price_in, price_out, *amounts, silent = row
     points, cost_points, money, return_bp, _, confidence = amounts
@@ -356,8 +367,8 @@ def _trade_row(row: Sequence[Any], data: ReportData) -> tuple[str, ...]:
         "BUY" if direction > 0 else "SELL",
         str(fold),
         plain(confidence, 3),
-        price_text(price_in),
-        price_text(price_out),
+        f"{price_in:.{decimals[instrument]}f}",
+        f"{price_out:.{decimals[instrument]}f}",
         signed(points, 1),
         plain(cost_points, 1),
         signed(return_bp),

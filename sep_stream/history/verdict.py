@@ -56,8 +56,10 @@ def _gain(after: str, net: Evidence, tried: str) -> Verdict:
 def _loss(after: str, gross: Evidence, tried: str) -> Verdict:
     before = f"before costs {signed(gross['mean'])} bp ({_shown(gross)})"
     if gross["p_value"] is None or gross["p_value"] >= P_VALUE_MAX:
-        why = f"{before}, as a coin's, with {tried}"
-        return Verdict("chance", False, f"This loss is what costs make of chance: {after}; {why}.")
+        why = "as costs alone make a coin lose"
+        return Verdict(
+            "chance", False, f"This result cannot be told from chance, {why}: {after}; {before}, with {tried}."
+        )
     if gross["mean"] < 0:
         return Verdict("loss", True, f"This loss can be told from chance: {after}; {before}, with {tried}.")
     told = _deflation_passes(gross)
@@ -71,4 +73,4 @@ def _deflation_passes(found: Evidence) -> bool:
 
 
 def _shown(found: Evidence) -> str:
-    return f"95 %: {signed_range(found)}, p {p_text(found['p_value'])}"
+    return f"95 %: {signed_range(found)}, {p_text(found['p_value'])}"

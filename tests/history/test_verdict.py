@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sep_stream.history.notation import MINUS
+from sep_stream.history.notation import MINUS, TIED
 from sep_stream.history.verdict import verdict
 
 
@@ -52,5 +52,5 @@ def test_the_sentence_is_one_that_can_be_read() -> None:
     found = verdict(1, evidence(-0.25, 0.3), evidence(0.75, 0.2), 2000)
     assert found.sentence == (
         f"This result cannot be told from chance: 1 trade earned {MINUS}0.25 bp each on average after costs "
-        f"(95 %: {MINUS}0.75 to +0.25, p = 0.300), with 2,000 trials tried."
+        f"(95 %: {MINUS}0.75 to +0.25, p{TIED}={TIED}0.300), with 2,000 trials tried."
     )
