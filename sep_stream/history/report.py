@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +30,6 @@ from sep_stream.market.timeframes import TIMEFRAMES
 
 TRADES_LISTED_MAX: Final = 2_000
 """One by one; of more, the first half and the last half of so many."""
-
-Estimate = Mapping[str, Any]
 
 
 def render_report(data: ReportData, numbers: Numbers | None = None) -> str:
@@ -93,15 +91,10 @@ def _gains_without_skill(numbers: Numbers) -> Iterator[str]:
 def _headline(numbers: Numbers) -> Html:
     own, baselines = numbers["headline"], numbers["baselines"]
     rows = [
-        _baseline_row("these directions", own["net_bp"], None, own["win_rate"]),
-        *(
-            _baseline_row(name, found["net_bp"], found["difference_bp"], found["win_rate"])
-            for name, found in (
-                ("always long", baselines["always_long"]),
-                ("always short", baselines["always_short"]),
-            )
-        ),
-        _baseline_row(f"a coin, {COINS:,} times", baselines["coin"]["net_bp"], None, baselines["coin"]["win_rate"]),
+        _baseline_row("these directions", own),
+        _baseline_row("always long", baselines["always_long"]),
+        _baseline_row("always short", baselines["always_short"]),
+        _baseline_row(f"a coin, {COINS:,} times", baselines["coin"]),
     ]
     headings = ("the same trades with", "bp a trade", "95 %", "these less those, bp", "95 %", "winners", "95 %")
     return section(
@@ -117,7 +110,8 @@ def _headline(numbers: Numbers) -> Html:
     )
 
 
-def _baseline_row(name: str, net: Estimate, difference: Estimate | None, wins: Estimate) -> tuple[str, ...]:
+def _baseline_row(name: str, found: Numbers) -> tuple[str, ...]:
+    net, difference, wins = found["net_bp"], found.get("difference_bp"), found["win_rate"]
     less = ("", "") if difference is None else (signed(difference["mean"]), signed_range(difference))
     return (name, signed(net["mean"]), signed_range(net), *less, percent(wins["mean"]), percent_range(wins))
 
@@ -155,7 +149,7 @@ def _silence(numbers: Numbers) -> Html:
         table(headings, rows),
         _note(
             "No event came for over an hour while these were open: a weekend, a holiday or missing data.",
-            "Their exit is the first price after it, which nobody could have relied on.",
+            "Their exit lies behind it, at a price that nobody could have relied on.",
             "They are in the list of trades and, apart, in the money, and nowhere else.",
         ),
     )
@@ -202,15 +196,15 @@ def _confidence(numbers: Numbers) -> Html:
     counts = f"{counted(forecasts['known'], 'forecast')} with a known outcome, {forecasts['hold']:,} of them HOLD."
     if not bins:
         return section("Hit rate by confidence", _text(counts, "Not one had a direction."))
-    headings = ("", "forecasts", "right", "95 %")
+    headings = ("forecasts", "right", "95 %")
     by_gate = [(name, *_forecast_cells(forecasts[key])) for name, key in _GATE_STEPS]
     by_bin = [(f"{found['from']:.2f} to {found['to']:.2f}", *_forecast_cells(found)) for found in bins]
     return section(
         "Hit rate by confidence",
         _text(counts),
         confidence_chart(bins),
-        table(("confidence", *headings[1:]), by_bin),
-        table(("signals", *headings[1:]), by_gate),
+        table(("confidence", *headings), by_bin),
+        table(("signals", *headings), by_gate),
         _note(
             "Of all signals with a direction, traded or not, before costs; a market that did not move is half right."
         ),

@@ -181,7 +181,8 @@ def _baselines(trades: Rows, sampling: Sampling) -> Numbers:
         theirs = direction * move - cost
         return {
             "net_bp": asdict(sampling.mean(theirs, block_rows, null=0.0)),
-            "difference_bp": asdict(sampling.mean(net - theirs, block_rows, null=0.0)),
+            # Written so that it is exactly 0 where the direction is the same.
+            "difference_bp": asdict(sampling.mean((trades["direction"] - direction) * move, block_rows, null=0.0)),
             "win_rate": asdict(sampling.rate((theirs > 0).astype(np.float64), block_rows)),
         }
 

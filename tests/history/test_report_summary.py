@@ -82,6 +82,14 @@ def test_the_difference_to_always_long_is_that_of_the_means() -> None:
     )
 
 
+def test_who_always_buys_does_not_differ_from_it_by_a_rounding_error() -> None:
+    data = made_up(days=1)
+    trades = data.trades.copy()
+    trades["direction"] = 1
+    difference = summary(replace(data, trades=trades))["baselines"]["always_long"]["difference_bp"]
+    assert (difference["mean"], difference["p_value"]) == (0.0, None)
+
+
 def test_trades_across_a_silence_are_counted_apart() -> None:
     data, found = chance()
     silent = data.trades["spans_silence"]
