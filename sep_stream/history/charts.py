@@ -24,7 +24,7 @@ _PAGE_COLOURS: Final = {INK: "--ink", FAINT: "--faint", RULE: "--rule", OWN: "--
 
 WIDTH_IN: Final = 5.0
 """360 of the chart's units, about the width of a phone: there its letters are as large as they are here."""
-POINTS_MAX: Final = 1_200
+POINTS_MAX: Final = 800
 """Of a line; more would not be seen."""
 
 _STYLE: Final[dict[Any, Any]] = {
@@ -60,11 +60,11 @@ def equity_chart(time_s: npt.NDArray[np.int64], equity_bp: Floats) -> Html:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        upper.plot(time, equity, color=OWN, linewidth=1.2)
+        upper.plot(time, equity, color=OWN, linewidth=1.2, drawstyle="steps-post")
         upper.axhline(0, color=FAINT, linewidth=0.8)
         upper.set_ylabel("equity, bp")
-        lower.fill_between(time, fall, 0, color=FALL, alpha=0.35, linewidth=0)
-        lower.plot(time, fall, color=FALL, linewidth=0.8)
+        lower.fill_between(time, fall, 0, step="post", color=FALL, alpha=0.35, linewidth=0)
+        lower.plot(time, fall, color=FALL, linewidth=0.8, drawstyle="steps-post")
         lower.set_ylabel("drawdown, bp")
         locator = AutoDateLocator(minticks=3, maxticks=6)
         lower.xaxis.set_major_locator(locator)

@@ -89,7 +89,7 @@ def best_of_trials(trials: int, trial_variance: float) -> float:
 
 
 def deflated_sharpe(found: Sharpe, count: float, trials: int, trial_variance: float | None = None) -> float:
-    """The probability that the true Sharpe ratio is above 0, allowing for the trials among which it was the best.
+    """How sure one can be, 0 … 1, that the true Sharpe ratio is above 0, if this was the best of the trials.
 
         Phi((SR - SR0) * sqrt(T - 1) / sqrt(1 - skewness * SR + (kurtosis - 1) / 4 * SR^2)),  SR0 = best_of_trials
 

@@ -46,6 +46,10 @@ def percent_range(found: Mapping[str, Any]) -> str:
     return _range(low.removesuffix(f"{TIED}%"), high)
 
 
+def with_range(text: str, bounds: str) -> str:
+    return text if bounds == NOTHING else f"{text} ({bounds})"
+
+
 def _range(low: str, high: str) -> str:
     return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
 

@@ -21,6 +21,7 @@ from sep_stream.history.notation import (
     signed,
     signed_range,
     time_text,
+    with_range,
 )
 from sep_stream.history.page import Html, element, facts, page, section, table
 from sep_stream.history.results import ReportData
@@ -123,7 +124,7 @@ def _headline_facts(numbers: Numbers) -> Iterator[tuple[str, str]]:
     yield "winners", f"{own['wins']:,}"
     yield "sum of returns, bp", signed(own["total_bp"], 1)
     yield "mean after costs against 0", p_text(net["p_value"])
-    yield "bp a trade before costs", f"{signed(gross['mean'])} ({signed_range(gross)})"
+    yield "bp a trade before costs", with_range(signed(gross["mean"]), signed_range(gross))
     yield "mean before costs against 0", p_text(gross["p_value"])
     yield "costs, bp a trade", plain(own["cost_bp"])
     yield "trials tried", f"{numbers['trials']:,}"
@@ -134,7 +135,7 @@ def _headline_facts(numbers: Numbers) -> Iterator[tuple[str, str]]:
     yield "greatest drawdown, bp", plain(fall["max_bp"], 1)
     yield (
         f"winners of {apart['trades']:,} without overlap (Wilson)",
-        f"{percent(apart['mean'])} ({percent_range(apart)})",
+        with_range(percent(apart["mean"]), percent_range(apart)),
     )
 
 
