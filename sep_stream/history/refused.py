@@ -23,6 +23,10 @@ from sep_stream.runtime.settings import Settings
 REFUSED_TOPICS: Final = ("dead.letters", "late")
 UNKNOWN_INSTRUMENT: Final = "?"
 """Asks for letters whose instrument is not known."""
+SOURCE: Final = "source"
+"""Header of a requeued event: where it lay when it was refused, as topic/partition/offset."""
+REQUEUED_FROM: Final = "requeued-from"
+"""Header of a requeued event: its letter."""
 
 _CORRECT: Final = "correct the producer and publish the event anew: requeued as it is, it is refused again"
 REMEDY: Final[Mapping[str, str]] = dict.fromkeys((reason.name for reason in REFUSALS), _CORRECT) | {
@@ -50,6 +54,14 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @classmethod
+    def of_header(cls, value: bytes | None) -> Self | None:
+        """The place that a record's header names; None if it names none."""
+        topic, *numbers = (value or b"").decode(errors="replace").rsplit("/", 2)
+        if len(numbers) != 2 or not all(n.isascii() and n.isdecimal() for n in numbers):
+            return None
+        return cls(topic, *map(int, numbers))
 
     @classmethod
     def parse(cls, text: str) -> Self:

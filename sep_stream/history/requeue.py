@@ -5,35 +5,29 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import batched
+from itertools import batched, chain
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Producer
 
 from sep_stream.convert import MarketDataConverter
 from sep_stream.convert.machine import HELD, IGNORED
-from sep_stream.errors import DependencyError, InputError, SepError
+from sep_stream.errors import SepError
 from sep_stream.history.event_log import EventLog
-from sep_stream.history.refused import Letter, RefusedLog
+from sep_stream.history.refused import REQUEUED_FROM, SOURCE, Letter, RefusedLog
+from sep_stream.history.transactions import Outgoing, Transactions
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
 from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Kind, Reason
 from sep_stream.market.partitioner import partition_for
 from sep_stream.market.timeframes import YEAR_2200_US
-from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 
 TRANSACTION_EVENTS_MAX: Final = 1_000
 """Readers of market.events wait while a transaction is open: few enough to be through in a moment."""
-TRANSACTION_TIMEOUT_MS: Final = 15_000
-"""For so long a requeue that was killed can hold those readers up, unless another one begins."""
-DELIVERY_TIMEOUT_MS: Final = 8_000
-ANSWER_S_MAX: Final = 30.0
 TAIL_RECORDS_MAX: Final = 50_000
 """Of a partition of market.events: what a forecast knows of it."""
 HELD_AS_JUMP: Final = "HELD"
@@ -111,14 +105,14 @@ class Requeue:
 
     def publish(self, letters: Sequence[Letter], note: Callable[[str], None]) -> int:
         """Publish the letters of a plan and return how many. Those requeued since it was made are left out."""
-        producer = self._producer()
+        transactions = Transactions(self._settings, "requeue")
         # Asked only now: any requeue begun before is over, published and remembered or neither.
         done = self._refused.requeued()
         left = [letter for letter in letters if str(letter.origin) not in done]
         published = 0
         for chunk in batched(left, TRANSACTION_EVENTS_MAX):
             try:
-                self._transaction(producer, chunk)
+                transactions.commit(chain.from_iterable(map(self._records, chunk)))
             except SepError as error:
                 raise type(error)(f"{error}; {published:,} of {len(left):,} were published before") from error
             published += len(chunk)
@@ -178,77 +172,18 @@ class Requeue:
         forecast.unjudged += int(np.count_nonzero(quiet[events.instrument] & ok))
         forecast.models += int(np.count_nonzero((events.kind == Kind.MODEL) & ok))
 
-    def _producer(self) -> Producer:
-        """A producer of transactions. Making it ends the transaction of any other requeue of this prefix."""
-        name = self._settings.prefix + "requeue"
-        limits = {"transaction.timeout.ms": TRANSACTION_TIMEOUT_MS, "delivery.timeout.ms": DELIVERY_TIMEOUT_MS}
-        producer = Producer(
-            librdkafka(self._settings, **{"transactional.id": name, "compression.type": "lz4", **limits})
-        )
-        try:
-            producer.init_transactions(ANSWER_S_MAX)
-        except KafkaException as error:
-            raise DependencyError(
-                f"the broker begins no transactions as {name!r}: {error.args[0].str()}; nothing is published"
-            ) from error
-        return producer
-
-    def _transaction(self, producer: Producer, letters: Sequence[Letter]) -> None:
-        """Publish the letters and remember them: both or neither."""
-        refusals: list[tuple[Letter, KafkaError]] = []
-
-        def on_report(letter: Letter, error: KafkaError | None, _: Any) -> None:
-            if error is not None:
-                refusals.append((letter, error))
-
-        try:
-            producer.begin_transaction()
-            for letter in letters:
-                self._produce(producer, letter, partial(on_report, letter))
-            producer.commit_transaction(ANSWER_S_MAX)
-        except KafkaException as error:
-            self._abort(producer, error.args[0])
-            raise _refused(refusals, error.args[0], self._events) from error
-
-    def _produce(self, producer: Producer, letter: Letter, on_report: Callable[[KafkaError | None, Any], None]) -> None:
-        origin = letter.origin
+    def _records(self, letter: Letter) -> tuple[Outgoing, Outgoing]:
+        """The event, and the mark that remembers it."""
+        origin, place = str(letter.origin), str(letter.place)
         mark = {
-            "topic": origin.topic,
-            "partition": origin.partition,
-            "offset": origin.offset,
-            "letter": str(letter.place),
+            "topic": letter.origin.topic,
+            "partition": letter.origin.partition,
+            "offset": letter.origin.offset,
+            "letter": place,
         }
-        producer.produce(
-            self._events,
-            letter.value,
-            letter.key,
-            self._partition(letter),
-            timestamp=(letter.event_time_us or 0) // _PER_MS,
-            headers=[("source", str(origin).encode()), ("requeued-from", str(letter.place).encode())],
-            on_delivery=on_report,
+        time_ms = (letter.event_time_us or 0) // _PER_MS
+        headers: list[tuple[str, bytes | None]] = [(SOURCE, origin.encode()), (REQUEUED_FROM, place.encode())]
+        return (
+            Outgoing(self._events, self._partition(letter), letter.key, letter.value, time_ms, headers, place),
+            Outgoing(self._marks, 0, origin, self._schemas.encode("requeued", mark), 0, [], place),
         )
-        producer.produce(self._marks, self._schemas.encode("requeued", mark), str(origin), 0, on_delivery=on_report)
-        producer.poll(0)
-
-    def _abort(self, producer: Producer, error: KafkaError) -> None:
-        """End the transaction now, where it can be; readers of market.events wait for it."""
-        if error.fatal():
-            return  # another requeue's start has ended it
-        try:
-            producer.abort_transaction(ANSWER_S_MAX)
-        except KafkaException:
-            return  # the broker ends it after TRANSACTION_TIMEOUT_MS
-
-
-def _refused(refusals: Sequence[tuple[Letter, KafkaError]], error: KafkaError, topic: str) -> SepError:
-    """What went wrong with a transaction, in words."""
-    if error.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED):
-        return DependencyError("another requeue began meanwhile and ended this one; run it again for what is left")
-    if any(why.code() == KafkaError.INVALID_TIMESTAMP for _, why in refusals):
-        # A batch is refused whole, for its newest event.
-        newest = max((letter for letter, _ in refusals), key=lambda letter: letter.event_time_us or 0)
-        return InputError(
-            f"{newest.place}: the broker refuses events that are over a day in the future; leave it out (--until)"
-        )
-    why = refusals[0][1] if refusals else error
-    return DependencyError(f"{topic}: the broker does not take the events: {why.str()}; run it again")

@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 
 from sep_stream.cli import cli
 from sep_stream.errors import DependencyError
-from sep_stream.history import requeue as requeueing
+from sep_stream.history import transactions
 from sep_stream.history.refused import Place, RefusedLog, Wanted
 from sep_stream.history.requeue import Requeue
 from sep_stream.market.events import REASON_TEXT, Reason
@@ -283,14 +283,14 @@ def test_only_events_are_requeued(make_settings: MakeSettings, prefix: str) -> N
 
 DIES = """
 import os, signal, sys
-from sep_stream.history import requeue
-class Dies(requeue.Producer):
+from sep_stream.history import transactions
+class Dies(transactions.Producer):
     def commit_transaction(self, *timeout):
         self.flush(10)
         if {committed}:
             super().commit_transaction(*timeout)
         os.kill(os.getpid(), signal.SIGKILL)
-requeue.Producer = Dies
+transactions.Producer = Dies
 from sep_stream.cli import cli
 cli(sys.argv[1:])
 """
@@ -334,11 +334,11 @@ def test_of_two_requeues_at_once_only_one_publishes(
         """Before its first commit, another requeue runs from beginning to end."""
 
         def commit_transaction(self, *timeout: float) -> None:
-            monkeypatch.setattr(requeueing, "Producer", Producer)
+            monkeypatch.setattr(transactions, "Producer", Producer)
             others.append(Requeue(settings, TOPOLOGY, SCHEMAS).publish(letters, str))
             super().commit_transaction(*timeout)
 
-    monkeypatch.setattr(requeueing, "Producer", Overtaken)
+    monkeypatch.setattr(transactions, "Producer", Overtaken)
     with pytest.raises(DependencyError, match="another requeue began meanwhile"):
         queue.publish(letters, str)
     assert others == [1]
