@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,17 @@ _AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 """A connection that is lost comes back, or the read's silence ends it."""
 
 
+class Record(NamedTuple):
+    """A record as it lies in its topic. (A tuple: there are many.)"""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
 class RecordBatch:
     """Records of one partition in offset order. offsets, timestamps_ms: (n,) int64 · keys, values: n long."""
 
@@ -37,6 +48,11 @@ class RecordBatch:
     @property
     def timestamps_ms(self) -> npt.NDArray[np.int64]:
         return self._integers(message.timestamp()[1] for message in self._messages)
+
+    def records(self) -> Iterator[Record]:
+        """Whole, one by one."""
+        for m in self._messages:
+            yield Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), tuple(m.headers() or ()))
 
     def _integers(self, numbers: Iterable[int]) -> npt.NDArray[np.int64]:
         return np.fromiter(numbers, np.int64, len(self._messages))
@@ -95,8 +111,12 @@ class LogReader:
         except KafkaException as error:
             raise self._unavailable(error) from error
 
-    def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
+    def read(
+        self, topic: str, partition: int, start: int, stop: int, records_max: int | None = None
+    ) -> Iterator[RecordBatch]:
         """The records with start <= offset < stop, in batches of bounded size.
+
+        records_max: of a batch, and about as many read ahead; for readers of many partitions at once
 
         Offsets without a record (compacted, or a transaction's marker) are passed over: the end is told by position,
         not by count. Raises StateError where the log ends before `stop`, InputError for a `start` outside it, and
@@ -104,10 +124,11 @@ class LogReader:
         """
         if start >= stop:
             return
-        consumer = self._consumer()
+        records_max = records_max or BATCH_RECORDS_MAX
+        consumer = self._consumer(**{"queued.min.messages": records_max})
         try:
             consumer.assign([TopicPartition(topic, partition, start)])
-            yield from self._until(consumer, TopicPartition(topic, partition), stop)
+            yield from self._until(consumer, TopicPartition(topic, partition), stop, records_max)
         except KafkaException as error:
             raise self._unavailable(error) from error
         finally:
@@ -119,10 +140,10 @@ class LogReader:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         return LogFollower(consumer, self._settings)
 
-    def _until(self, consumer: Consumer, tp: TopicPartition, stop: int) -> Iterator[RecordBatch]:
+    def _until(self, consumer: Consumer, tp: TopicPartition, stop: int, records_max: int) -> Iterator[RecordBatch]:
         heard_s = time.monotonic()
         while True:
-            messages = _fetch(consumer)
+            messages = _fetch(consumer, records_max)
             errors = _errors(messages)
             records = [m for m in messages if m.error() is None] if errors else messages
             wanted = [m for m in records if m.offset() < stop] if records and records[-1].offset() >= stop else records
@@ -192,10 +213,10 @@ class LogFollower:
         self._consumer.close()
 
 
-def _fetch(consumer: Consumer) -> list[Message]:
+def _fetch(consumer: Consumer, records_max: int) -> list[Message]:
     """What is there, without waiting for more once something is: `consume` alone waits its timeout out."""
     first = consumer.poll(_POLL_S)
-    return [] if first is None else [first, *consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
+    return [] if first is None else [first, *consumer.consume(records_max - 1, 0)]
 
 
 def _errors(messages: Sequence[Message]) -> list[Message]:
