@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "model": ("model", "model", "Train, list, show and activate models."),
     "tail": ("tail", "tail", "Show decoded records of a topic."),
     "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
+    "replay": ("replay", "replay", "Publish part of a topic again, elsewhere."),
     "bench": ("bench", "bench", "Measure speed beside what else could be used."),
     "doctor": ("doctor", "doctor", "Check everything that can be wrong."),
 }

@@ -32,6 +32,7 @@ _ROLE: Final = {
     "ingest": "ingest",
     "model": "model",
     "dlq requeue": "requeue",
+    "replay": "replay",
     "worker": None,  # by its stages
 }
 """As which role a command uses a secured embedded broker; all others only read."""

@@ -22,6 +22,7 @@ NEEDING_A_BROKER = (
     "doctor",
     "status",
     "ingest synthetic --days 1",
+    "replay --to-prefix other.",
 )
 SECONDS_MAX = 10
 

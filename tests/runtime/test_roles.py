@@ -40,11 +40,12 @@ def test_a_worker_may_do_what_its_stages_may_and_no_more() -> None:
     assert set(TOPOLOGY.role("worker").grants) == grants
 
 
-def test_only_publishing_requeueing_and_activating_write_events() -> None:
+def test_only_publishing_requeueing_replaying_and_activating_write_events() -> None:
     assert {role.name for role in TOPOLOGY.roles if "market.events" in may(role.name, "write")} == {
         "ingest",
         "model",
         "requeue",
+        "replay",
     }
 
 

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from sep_stream.cli import cli
 from sep_stream.errors import SepError
 from sep_stream.history.requeue import Requeue
+from sep_stream.history.transactions import Transactions
 from sep_stream.runtime import acls, topics
 from sep_stream.runtime.acls import Acl
 from sep_stream.runtime.certificates import Authority
@@ -284,6 +285,13 @@ def test_who_requeues_may_and_who_reads_may_not(secured: Secured) -> None:
         Requeue(secured.settings("model"), TOPOLOGY, SCHEMAS).publish([], print)
     told = run()
     assert (told.exit_code, "1 events published again" in told.output) == (0, True), told.output
+
+
+def test_a_replay_begins_transactions_of_its_own_name_alone(secured: Secured) -> None:
+    Transactions(secured.settings("replay"), "replay")
+    for role, name in (("replay", "requeue"), ("read", "replay")):
+        with pytest.raises(SepError, match=rf"begins no transactions as 'sep\.{name}': .*uthorization"):
+            Transactions(secured.settings(role), name)
 
 
 def test_acls_are_made_once(secured: Secured) -> None:

@@ -13,13 +13,19 @@ from tests.worker.markets import SEED, STEPS, comparable, play_all
 
 
 @pytest.fixture(scope="session")
-def undisturbed(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """What one calm worker makes of the steps of `markets`."""
+def calm(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Where one calm worker has worked through the steps of `markets`."""
     folder: Path = tmp_path_factory.mktemp("calm")
     settings = Settings.load(brokers=broker, prefix="calm.", data_dir=folder, **SMALL)
     topics.create(settings, TOPOLOGY)
     play_all(settings, SEED, STEPS)
     run_until_caught_up(settings)
-    found = comparable(settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def undisturbed(calm: Settings) -> Records:
+    """What it made of them."""
+    found = comparable(calm)
     assert all(found[topic] for topic in ("bars", "windows", "metrics", "signals", "patterns", "late"))
     return found
