@@ -54,9 +54,9 @@ def _range(low: str, high: str) -> str:
     return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str) -> str:
     """1 trade, 2,000 trades."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def time_text(epoch_s: int | None) -> str:
@@ -67,5 +67,5 @@ def time_text(epoch_s: int | None) -> str:
 
 
 def decimals_of(prices: Iterable[float]) -> int:
-    """As many as the prices need, without the noise of binary fractions."""
-    return max((len(f"{price:.10g}".partition(".")[2]) for price in prices), default=0)
+    """As many as the prices need, of the nine that the wire has; what lies behind is the noise of binary fractions."""
+    return max((len(f"{price:.9f}".rstrip("0").partition(".")[2]) for price in prices), default=0)
