@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sep_stream.convert import MarketDataConverter
-    from sep_stream.history import EventLog
+    from sep_stream.history import EventLog, Span
     from sep_stream.market import EventBatch, Kind
     from sep_stream.metrics import compute_metrics
     from sep_stream.runtime.settings import Settings
@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "PathLibrary",
     "Settings",
+    "Span",
     "TickProducer",
     "Topology",
     "compute_metrics",
@@ -43,6 +44,7 @@ _MODULES: Final = {
     "Model": "scoring",
     "PathLibrary": "scoring",
     "Settings": "runtime.settings",
+    "Span": "history",
     "TickProducer": "sources.tick_producer",
     "Topology": "runtime.topology",
     "compute_metrics": "metrics",

@@ -11,7 +11,7 @@ import sep_stream
 
 PUBLIC = [
     "DeliveryError", "EventBatch", "EventLog", "Kind", "MarketDataConverter", "Model", "PathLibrary", "Settings",
-    "TickProducer", "Topology", "compute_metrics", "score",
+    "Span", "TickProducer", "Topology", "compute_metrics", "score",
 ]  # fmt: skip
 
 

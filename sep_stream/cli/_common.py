@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ _ROLE: Final = {
     "worker": None,  # by its stages
 }
 """As which role a command uses a secured embedded broker; all others only read."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,13 +78,18 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def parse_time(text: str) -> int:
     """Epoch seconds of an ISO 8601 time with its zone; a usage error otherwise."""
+    return parse_time_ms(text) // 1_000
+
+
+def parse_time_ms(text: str) -> int:
+    """The same in milliseconds."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"expected a time such as 2024-02-05T00:00:00Z, got {text!r}") from None
     if time.tzinfo is None:
         raise click.BadParameter(f"{text!r} has no zone; write it as {text}Z for UTC")
-    return int(time.timestamp())
+    return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 def iso(seconds: float) -> str:

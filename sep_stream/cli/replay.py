@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sep_stream.cli._common import parse_time, progress, settings_options
+from sep_stream.cli._common import parse_time_ms, progress, settings_options
 from sep_stream.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def replay(
     )
     replaying = Replay(settings, topology, course)
     begun_s = time.monotonic()
+    if with_requeued:
+        progress(f"looking for requeued events in {replaying.source}")
     done = replaying.run(speed, append, _told_now_and_then(begun_s))
     summary = _summary(replaying, done, time.monotonic() - begun_s)
     if as_json:
@@ -140,7 +142,7 @@ def _bound(text: str | None) -> tuple[int | None, int | None]:
         return None, None
     if text.isascii() and text.isdecimal():
         return None, int(text)
-    return parse_time(text) * 1_000, None
+    return parse_time_ms(text), None
 
 
 def _told_now_and_then(begun_s: float) -> Note:
