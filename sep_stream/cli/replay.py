@@ -65,7 +65,9 @@ Examples:
     callback=_speed,
     help="N times as fast as the records' timestamps.",
 )
-@click.option("--with-requeued", is_flag=True, help="Requeued events at the place of their time, not at the log's end.")
+@click.option(
+    "--with-requeued", is_flag=True, help="Requeued events where their times are; give --until on a log that grows."
+)
 @click.option("--append", is_flag=True, help="Also behind records that this replay did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @settings_options
@@ -85,8 +87,9 @@ def replay(
     """Publish records again, to another prefix or topic: bytes, order in each partition and timestamps as they were.
 
     Whatever ended it, the same command goes on where it ended: no record is lost or doubled. Without --until it ends
-    at what is the log's end when it starts; later the same command adds what has come since. OFFSET is meant for each
-    partition. For signals under the new prefix, replay models, too.
+    at what is the log's end when it starts; later the same command adds what has come since (not --with-requeued: what
+    has come can move what was there). OFFSET is meant for each partition. For signals under the new prefix, replay
+    models, too.
     """
     from sep_stream.history.replay import Course, Replay
     from sep_stream.runtime.topology import Topology

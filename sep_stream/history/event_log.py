@@ -72,7 +72,8 @@ class EventLog:
         instrument: str | Iterable[str] | None = None,
         late_ms_max: int | None = None,
     ) -> Iterator[EventBatch]:
-        """The events of a partition, in log order, in batches of bounded size.
+        """The events of a partition, in log order, in batches of bounded size. Where neither times nor instruments are
+        asked for, records that are no event come too, with their reason.
 
         With a stop time the read goes on to the log's end, as events that come late, or instruments that were
         published one after another, can lie anywhere: none is missed. To end it earlier needs the caller's word:

@@ -22,7 +22,7 @@ class Requeued:
     topic: its full name · keys: of the declared instruments; an event with another key is refused wherever it lies
     jump_ms: a time further ahead of its instrument's newest needs a second one
     by_partition: the requeued events · refused: partition and offset of the records that they were made from
-    lone: partition and offset of the records whose time is a lone jump
+    lone: partition and offset of the records whose time is a lone jump · last: by partition, the last offset taken in
     """
 
     topic: str
@@ -31,12 +31,14 @@ class Requeued:
     by_partition: dict[int, list[Record]] = field(default_factory=dict)
     refused: set[tuple[int, int]] = field(default_factory=set)
     lone: set[tuple[int, int]] = field(default_factory=set)
+    last: dict[int, int] = field(default_factory=dict)
 
     def gather(self, records: Iterable[Record]) -> None:
         """Take in the records of a partition, in log order. Raises InputError where too many are requeued."""
         newest_ms: dict[bytes, int] = {}
         ahead: dict[bytes, Record] = {}
         for record in records:
+            self.last[record.partition] = record.offset
             if record.key is None or record.key not in self.keys:
                 continue
             if is_requeued(record):
@@ -54,9 +56,9 @@ class Requeued:
         for record in ahead.values():
             self._alone(record)
 
-    def places(self) -> list[tuple[int, int]]:
-        """Partition and offset of all that are merged, in order."""
-        return sorted((r.partition, r.offset) for p in self.by_partition for r in self.merged_in(p))
+    def decided_by(self) -> tuple[object, ...]:
+        """What the merged order depends on, beside the bounds: one event more can move others."""
+        return self.jump_ms, sorted(key.decode() for key in self.keys), sorted(self.last.items())
 
     def merged_in(self, partition: int) -> list[Record]:
         """The requeued events of a partition but those that were refused once more and requeued again."""

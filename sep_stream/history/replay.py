@@ -57,13 +57,15 @@ class Course:
     symbols: tuple[str, ...] = ()
     with_requeued: bool = False
 
-    def id(self, source: str, places: Iterable[tuple[int, int]] = ()) -> str:
-        """16 hex digits that the records of this replay carry. The same source, span, symbols and requeued events
-        (their places) give the same: who replays the same again goes on."""
+    def id(self, source: str, decided_by: tuple[object, ...] = ()) -> str:
+        """16 hex digits that the records of this replay carry: whoever replays the same again goes on.
+
+        decided_by: what else decides what is published, as JSON takes it
+        """
         span = self.span
         told = (
             source, span.start_ms, span.stop_ms, span.start_offset, span.stop_offset, sorted(self.symbols),
-            self.with_requeued, list(places),
+            self.with_requeued, decided_by,
         )  # fmt: skip
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -120,7 +122,7 @@ class Replay:
         """
         progress = Progress()
         requeued = self._requeued()
-        replay_id = self._course.id(self.source, requeued.places() if requeued else ()).encode()
+        replay_id = self._course.id(self.source, requeued.decided_by() if requeued else ()).encode()
         transactions = Transactions(self._target_settings, "replay")
         # Looked up only now: what another run had under way is by now published, or never will be.
         progress.resumed = self._resume_points(replay_id, append)
@@ -178,8 +180,9 @@ class Replay:
                 if not append:
                     raise InputError(
                         f"{self.target}/{partition}: the last record there, offset {record.offset}, is not of this "
-                        "replay: to resume one, repeat its flags (with --with-requeued: before anything more is "
-                        "requeued); else take a new prefix, or --append to publish behind what is there"
+                        "replay: to resume one, repeat its flags (with --with-requeued, events that have come since "
+                        "make it another one; --until leaves newer ones out); else take a new prefix, or --append to "
+                        "publish behind what is there"
                     )
         return points
 

@@ -101,3 +101,11 @@ def test_merging_equals_the_reference(rows: list[tuple[int, bytes, bool]]) -> No
         before[next(later, -1)].append(r.offset)
     expected = [offset for o in ordinary for offset in (*before[o.offset], o.offset)] + before[-1]
     assert placed(*log) == expected
+
+
+@given(logs, logs)
+def test_whatever_comes_changes_what_the_order_is_decided_by(
+    rows: list[tuple[int, bytes, bool]], more: list[tuple[int, bytes, bool]]
+) -> None:
+    log = [record(offset, ms, key, "" if again else None) for offset, (ms, key, again) in enumerate(rows + more)]
+    assert (gathered(log).decided_by() == gathered(log[: len(rows)]).decided_by()) == (not more)

@@ -27,7 +27,7 @@ def test_what_a_replay_gives_decides_its_id_and_where_it_goes_does_not() -> None
         replace(COURSE, span=Span(stop_ms=5)), replace(COURSE, span=Span(start_offset=5)),
         replace(COURSE, span=Span(stop_offset=5)),
     )  # fmt: skip
-    ids = {course.id(source, places) for course in courses for source in "st" for places in ((), ((0, 5),))}
+    ids = {course.id(source, by) for course in courses for source in "st" for by in ((), (1, ["EUR/USD"]))}
     assert len(ids) == len(courses) * 4
 
 
