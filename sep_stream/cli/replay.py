@@ -66,7 +66,7 @@ Examples:
     help="N times as fast as the records' timestamps.",
 )
 @click.option(
-    "--with-requeued", is_flag=True, help="Requeued events where their times are; give --until on a log that grows."
+    "--with-requeued", is_flag=True, help="Requeued events where their times are; with --until if the log grows."
 )
 @click.option("--append", is_flag=True, help="Also behind records that this replay did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
