@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from sep_stream.backtest import Backtest
     from sep_stream.convert import MarketDataConverter
     from sep_stream.history import EventLog, Span
     from sep_stream.market import EventBatch, Kind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sep_stream.sources.tick_producer import TickProducer
 
 __all__ = [
+    "Backtest",
     "DeliveryError",
     "EventBatch",
     "EventLog",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _MODULES: Final = {
+    "Backtest": "backtest",
     "DeliveryError": "sources.publisher",
     "EventBatch": "market",
     "EventLog": "history",

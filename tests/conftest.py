@@ -24,6 +24,10 @@ hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+HEAP = "-Xms64m -Xmx768m"
+"""Each test has topics of its own; in the end there are ten thousand partitions."""
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real market data beside the checkout."""
@@ -37,7 +41,10 @@ def shared_data() -> Path:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the run's broker."""
     kafka = EmbeddedKafka(tmp_path_factory.mktemp("stack"))
-    yield kafka.start(lambda message: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KAFKA_HEAP_OPTS", HEAP)
+        address = kafka.start(lambda message: None)
+    yield address
     kafka.stop()
 
 

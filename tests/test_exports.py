@@ -10,8 +10,8 @@ import pytest
 import sep_stream
 
 PUBLIC = [
-    "DeliveryError", "EventBatch", "EventLog", "Kind", "MarketDataConverter", "Model", "PathLibrary", "Settings",
-    "Span", "TickProducer", "Topology", "compute_metrics", "score",
+    "Backtest", "DeliveryError", "EventBatch", "EventLog", "Kind", "MarketDataConverter", "Model", "PathLibrary",
+    "Settings", "Span", "TickProducer", "Topology", "compute_metrics", "score",
 ]  # fmt: skip
 
 

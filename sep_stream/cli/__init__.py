@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "bars": ("offline", "bars", "Bars of files, without a broker."),
     "metrics": ("offline", "metrics", "Bitspace metrics of files, without a broker."),
     "model": ("model", "model", "Train, list, show and activate models."),
+    "backtest": ("backtest", "backtest", "Test signals on history, and live against backtest."),
     "tail": ("tail", "tail", "Show decoded records of a topic."),
     "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
     "replay": ("replay", "replay", "Publish part of a topic again, elsewhere."),

@@ -133,7 +133,7 @@ def show(settings: Settings, model_id: str, as_json: bool) -> None:
     """
     from sep_stream.stores.model_store import check_files
 
-    manifest = _find(settings, model_id)
+    manifest = find_model(settings, model_id)
     _show(_summary(manifest), as_json)
     check_files(manifest.folder)
 
@@ -159,7 +159,7 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     from sep_stream.sources.activation import activate as publish
     from sep_stream.stores.model_store import load_model
 
-    manifest = _find(settings, model_id)
+    manifest = find_model(settings, model_id)
     load_model(manifest.folder)  # what is damaged is not put in force
     topology = Topology.load()
     check(settings, topology, ["model"])
@@ -171,7 +171,7 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     click.echo(f"model {manifest.model_id} is in force for {', '.join(symbols)}, from the next event on")
 
 
-def _find(settings: Settings, model_id: str) -> ModelManifest:
+def find_model(settings: Settings, model_id: str) -> ModelManifest:
     from sep_stream.stores.model_store import model_folders, read_manifest
 
     root = settings.models_root()

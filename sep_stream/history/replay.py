@@ -131,6 +131,8 @@ class Replay:
                 transactions.commit(self._outgoing(record, replay_id) for record in chunk)
                 progress.counts.update(map(self._instrument, chunk))
                 note(progress)
+            if progress.counts:
+                transactions.settle()
         except SepError as error:
             raise type(error)(
                 f"{error}; {progress.counts.total():,} records were published before: the same command goes on there"

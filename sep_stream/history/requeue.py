@@ -117,6 +117,8 @@ class Requeue:
                 raise type(error)(f"{error}; {published:,} of {len(left):,} were published before") from error
             published += len(chunk)
             note(f"{published:,} of {len(left):,} published")
+        if published:
+            transactions.settle()
         return published
 
     def _partition(self, letter: Letter) -> int:

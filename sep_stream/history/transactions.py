@@ -44,10 +44,13 @@ class Transactions:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
-        transactional_id = settings.prefix + name
-        self._producer = Producer(
+        self._producer = self._begun()
+
+    def _begun(self) -> Producer:
+        transactional_id = self._settings.prefix + self._name
+        producer = Producer(
             librdkafka(
-                settings,
+                self._settings,
                 **{
                     "transactional.id": transactional_id,
                     "compression.type": "lz4",
@@ -59,12 +62,12 @@ class Transactions:
             )
         )
         try:
-            self._producer.init_transactions(ANSWER_S_MAX)
+            producer.init_transactions(ANSWER_S_MAX)
         except KafkaException as error:
             raise DependencyError(
-                f"the broker begins no transactions as {transactional_id!r}: {error.args[0].str()}; "
-                "nothing is published"
+                f"the broker begins no transactions as {transactional_id!r}: {error.args[0].str()}"
             ) from error
+        return producer
 
     def commit(self, records: Iterable[Outgoing]) -> None:
         """Publish the records: all of them or, where this raises, none. Fewer than librdkafka queues (100,000).
@@ -93,6 +96,14 @@ class Transactions:
         except KafkaException as error:
             self._abort(error.args[0])
             raise self._told(refusals, error.args[0]) from error
+
+    def settle(self) -> None:
+        """Wait until what was committed can be read everywhere, and publish nothing more.
+
+        The broker answers a commit before it has told the partitions: who asks at once for their end may not find the
+        last records. It begins no other transaction of this id before it has.
+        """
+        self._begun()
 
     def _abort(self, error: KafkaError) -> None:
         """End the transaction now, where it can be; readers of its topics wait for it."""

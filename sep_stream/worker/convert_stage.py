@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sep_stream import wire
 from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
 from sep_stream.convert.converter import STATE_VERSION
 from sep_stream.market.avro import Schemas
@@ -17,7 +18,6 @@ from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, origin, rejected_records

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
-from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
 from sep_stream.market.instruments import Instruments
@@ -18,7 +19,6 @@ from sep_stream.metrics import METRICS_VERSION, WindowParams
 from sep_stream.scoring.ids import pattern_id
 from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
-from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch

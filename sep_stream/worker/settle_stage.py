@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, Decoded
 from sep_stream.market.events import Reason
@@ -15,7 +16,6 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
-from sep_stream.worker import wire
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records

@@ -16,10 +16,10 @@ import structlog
 
 from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
 from sep_stream.market.events import NULL, REASON_TEXT, Reason
+from sep_stream.wire import Symbols
 from sep_stream.worker.failpoints import reach
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Delivery, Outbox, Outgoing
 from sep_stream.worker.transport import Batch, BatchApp
-from sep_stream.worker.wire import Symbols
 
 IN_FLIGHT_FETCHES_MAX: Final = 32
 """Fetches of a stage that wait or whose records are on their way; then it takes no more."""

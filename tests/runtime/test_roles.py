@@ -26,7 +26,10 @@ def test_a_stage_reads_its_input_in_its_group(stage: str) -> None:
 
 
 def test_no_stage_may_write_what_it_reads_but_its_own_state() -> None:
-    assert {topic for stage in STAGES for topic in may(stage, "read") & may(stage, "write")} == {"convert.state"}
+    assert {topic for stage in STAGES for topic in may(stage, "read") & may(stage, "write")} == {
+        "convert.state",
+        "settle.state",
+    }
 
 
 def test_each_topic_of_the_pipeline_has_one_stage_that_writes_it() -> None:

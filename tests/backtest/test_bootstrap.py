@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sep_stream.history.bootstrap import (
+from sep_stream.backtest.bootstrap import (
     BLOCKS_MAX,
     HORIZONS_PER_BLOCK,
     band,
@@ -20,7 +20,7 @@ from sep_stream.history.bootstrap import (
     resampled_means,
     rows_per_block,
 )
-from sep_stream.history.measures import wilson_interval
+from sep_stream.backtest.measures import wilson_interval
 
 Floats = npt.NDArray[np.float64]
 OVERLAP = 30

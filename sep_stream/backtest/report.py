@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.history.bootstrap import COINS, HORIZONS_PER_BLOCK, RESAMPLES, STRETCHES_MIN
-from sep_stream.history.charts import confidence_chart, equity_chart, reliability_chart
-from sep_stream.history.notation import (
+from sep_stream.backtest.bootstrap import COINS, HORIZONS_PER_BLOCK, RESAMPLES, STRETCHES_MIN
+from sep_stream.backtest.charts import confidence_chart, equity_chart, reliability_chart
+from sep_stream.backtest.notation import (
     NOTHING,
     counted,
     decimals_of,
@@ -23,10 +23,10 @@ from sep_stream.history.notation import (
     time_text,
     with_range,
 )
-from sep_stream.history.page import Html, element, facts, page, section, table
-from sep_stream.history.results import ReportData
-from sep_stream.history.summary import Numbers, equity_curve, in_time_order, summary
-from sep_stream.history.verdict import P_VALUE_MAX
+from sep_stream.backtest.page import Html, element, facts, page, section, table
+from sep_stream.backtest.results import ReportData
+from sep_stream.backtest.summary import Numbers, equity_curve, in_time_order, summary
+from sep_stream.backtest.verdict import P_VALUE_MAX
 from sep_stream.market.timeframes import TIMEFRAMES
 
 TRADES_LISTED_MAX: Final = 2_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sep_stream.history.measures import (
+from sep_stream.backtest.measures import (
     Sharpe,
     best_of_trials,
     deflated_sharpe,

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.history.measures import CONFIDENCE_LEVEL, Floats, wilson_interval
+from sep_stream.backtest.measures import CONFIDENCE_LEVEL, Floats, wilson_interval
 
 RESAMPLES: Final = 2_000
 COINS: Final = 1_000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sep_stream.errors import InputError
-from tests.results import made_up
+from tests.backtest.made_results import made_up
 
 DATA = made_up(days=2)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.history.results import FORECAST_DTYPE, TRADE_DTYPE, Fold, ReportData
+from sep_stream.backtest.results import FORECAST_DTYPE, TRADE_DTYPE, Fold, ReportData
 from sep_stream.market.timeframes import DURATION_S
 
 MONDAY_S = 1_704_067_200

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sep_stream.history.results import ReportData
-from tests.results import empty, made_up
+from sep_stream.backtest.results import ReportData
+from tests.backtest.made_results import empty, made_up
 
 
 def first(data: ReportData, count: int) -> ReportData:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sep_stream.history.results import ReportData
-from sep_stream.history.summary import summary
-from tests.odd_results import ODD_DATA, first
-from tests.results import COST_POINTS, made_up
+from sep_stream.backtest.results import ReportData
+from sep_stream.backtest.summary import summary
+from tests.backtest.made_results import COST_POINTS, made_up
+from tests.backtest.odd_results import ODD_DATA, first
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.history.bootstrap import (
+from sep_stream.backtest.bootstrap import (
     COINS,
     STRETCHES_MIN,
     Estimate,
@@ -19,7 +19,7 @@ from sep_stream.history.bootstrap import (
     estimate_rate,
     rows_per_block,
 )
-from sep_stream.history.measures import (
+from sep_stream.backtest.measures import (
     Floats,
     deflated_sharpe,
     drawdown,
@@ -28,8 +28,8 @@ from sep_stream.history.measures import (
     wilson_interval,
     without_overlap,
 )
-from sep_stream.history.results import ReportData
-from sep_stream.history.verdict import verdict
+from sep_stream.backtest.results import ReportData
+from sep_stream.backtest.verdict import verdict
 from sep_stream.market.timeframes import TIMEFRAMES
 
 CONFIDENCE_EDGES: Final = (0.50, 0.51, 0.52, 0.54, 0.56, 0.58, 0.60, 0.65, 0.70, 0.80, 1.00)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.history.measures import Floats, drawdown
-from sep_stream.history.page import Html, element
+from sep_stream.backtest.measures import Floats, drawdown
+from sep_stream.backtest.page import Html, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

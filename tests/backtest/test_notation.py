@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sep_stream.history.notation import (
+from sep_stream.backtest.notation import (
     MINUS,
     NOTHING,
     TIED,

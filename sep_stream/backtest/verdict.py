@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sep_stream.history.notation import counted, p_text, plain, signed, signed_range
+from sep_stream.backtest.notation import counted, p_text, plain, signed, signed_range
 
 P_VALUE_MAX: Final = 0.05
 DEFLATED_SHARPE_MIN: Final = 0.95

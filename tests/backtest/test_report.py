@@ -15,14 +15,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from sep_stream.history import report
-from sep_stream.history.charts import POINTS_MAX, equity_chart, thinned
-from sep_stream.history.notation import time_text
-from sep_stream.history.report import TRADES_LISTED_MAX, render_report
-from sep_stream.history.results import ReportData
-from sep_stream.history.summary import summary
-from tests.odd_results import ODD_DATA, few, first
-from tests.results import made_up
+from sep_stream.backtest import report
+from sep_stream.backtest.charts import POINTS_MAX, equity_chart, thinned
+from sep_stream.backtest.notation import time_text
+from sep_stream.backtest.report import TRADES_LISTED_MAX, render_report
+from sep_stream.backtest.results import ReportData
+from sep_stream.backtest.summary import summary
+from tests.backtest.made_results import made_up
+from tests.backtest.odd_results import ODD_DATA, few, first
 
 VOID = {"meta"}
 
@@ -114,9 +114,8 @@ def test_it_can_be_printed() -> None:
 @cache
 def elsewhere() -> list[str]:
     """What another process says: whether Matplotlib is there before a page is made, and the page's hash."""
-    code = (
-        "import hashlib, sys; from sep_stream.history.report import render_report; from tests.odd_results import few; "
-    )
+    code = "import hashlib, sys; from sep_stream.backtest.report import render_report; "
+    code += "from tests.backtest.odd_results import few; "
     code += "print('matplotlib' in sys.modules, hashlib.sha256(render_report(few()).encode()).hexdigest())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 

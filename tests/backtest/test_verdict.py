@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sep_stream.history.notation import MINUS, TIED
-from sep_stream.history.verdict import verdict
+from sep_stream.backtest.notation import MINUS, TIED
+from sep_stream.backtest.verdict import verdict
 
 
 def evidence(mean: float, p_value: float | None, deflated: float | None = None) -> dict[str, Any]:
