@@ -22,6 +22,8 @@ _ROWS_PER_LOOK: Final = 32
 """Rows that are passed over together when none of them can reach the bar."""
 _MARGIN: Final = 2e-5
 """A row is passed over if its float32 bound is this much below the bar; the bound's own error is below 5e-6."""
+_WARM_ROWS_MAX: Final = 131_072
+"""With more eligible rows, a look through all of them for a bar to begin with takes longer than it saves."""
 _SAMPLE_ROWS: Final = 8_192
 """The basis is made of so many rows; any basis gives the same result, a worse one later."""
 _CHUNK_ROWS: Final = 65_536
@@ -129,6 +131,9 @@ def _search(
     q = len(queries)
     tops = np.empty((_QUERIES_PER_PASS, TILE_ROWS), np.float32)
     bar, block_bar = np.full(q, np.float32(-np.inf)), np.full(q, np.float32(-np.inf))
+    for j in range(q):
+        if k * block_rows < eligible[j] <= _WARM_ROWS_MAX:
+            bar[j] = _first_bar(tops[0], bounds, query_bounds[j], eligible[j], block_rows, k)
     block, block_end = np.full(q, -1, np.int64), np.zeros(q, np.int64)
     block_row, block_cosine = np.zeros(q, np.int64), np.zeros(q)
     for tile in range(len(bounds)):
@@ -168,6 +173,35 @@ def _search(
                         block_row[j], block_cosine[j], block_bar[j] = r, c, np.float32(c - _MARGIN)
     for j in range(q):
         _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _first_bar(tops: Any, bounds: Any, query: Any, eligible: int, block_rows: int, k: int) -> Any:
+    """A cosine that the best rows of k blocks surely reach: the k-th greatest of what one row of each block reaches.
+
+    A cosine is no less than the dot product in the basis less that of what lies outside it.
+    """
+    reached = np.full((eligible + block_rows - 1) // block_rows, np.float32(-2.0))
+    twice_outside = np.float32(2.0) * query[_BOUND_DIMENSIONS - 1]
+    for tile in range((eligible + TILE_ROWS - 1) // TILE_ROWS):
+        _tops(tops, bounds[tile], query)
+        outside = bounds[tile, _BOUND_DIMENSIONS - 1]
+        start, base = 0, tile * TILE_ROWS
+        rows = min(TILE_ROWS, eligible - base)
+        while start < rows:
+            block = (base + start) // block_rows
+            stop = min(rows, (block + 1) * block_rows - base)
+            reached[block] = max(reached[block], _most(tops[start:stop], outside[start:stop], twice_outside))
+            start = stop
+    return np.float32(np.partition(reached, len(reached) - k)[len(reached) - k] - _MARGIN)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz", "reassoc"})
+def _most(tops: Any, outside: Any, twice_outside: Any) -> Any:
+    most = np.float32(-2.0)
+    for i in range(len(tops)):
+        most = max(most, tops[i] - twice_outside * outside[i])
+    return most
 
 
 _bound_sums = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
