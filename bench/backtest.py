@@ -40,7 +40,7 @@ QUOTES: Final = 20_000_000
 SLICE: Final = 2_000_000
 """Quotes that pandas makes bars of."""
 DAY_S: Final = 86_400
-QUOTE_PLAN: Final = FoldPlan(train_s=10 * DAY_S, fold_s=10 * DAY_S, mode="rolling")
+QUOTE_PLAN: Final = FoldPlan(train_s=4 * DAY_S, fold_s=4 * DAY_S, mode="rolling")
 YEAR_DAYS: Final = 260
 """Trading days."""
 SIZES_YEARS: Final = (2.5, 5.0, 10.0)
