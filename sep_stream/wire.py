@@ -18,7 +18,7 @@ from sep_stream.metrics import MetricsBatch, WindowParams
 from sep_stream.scoring.gate import GATE_REASONS
 from sep_stream.scoring.ids import pattern_id, signal_id, trade_id
 from sep_stream.scoring.signals import MetricRecords, Signals, WindowMetrics
-from sep_stream.settling import Settled, SignalRows, Stake, profit_loss_units
+from sep_stream.settling import Settled, SignalRows, Stake, earned
 
 Columns = dict[str, Any]
 
@@ -367,7 +367,7 @@ def result_columns(settled: Settled, instruments: Instruments, symbols: Symbols,
     """Columns of `trading_result` for closed trades."""
     trades = settled.trades
     tick = instruments.tick_units[trades["instrument"]]
-    gained = trades["direction"] * (trades["exit_price"] - trades["entry_price"])
+    made = earned(trades, tick, stake)
     names = [
         (settled.models[model], instruments[position].symbol, TIMEFRAMES[timeframe], anchor)
         for model, position, timeframe, anchor in zip(
@@ -375,8 +375,7 @@ def result_columns(settled: Settled, instruments: Instruments, symbols: Symbols,
         )
     ]
     signals = [signal_id(*name) for name in names]
-    fee_points = np.array([stake.commission_points(int(size)) for size in tick.tolist()], np.float64)
-    money = [_halves(units) for units in profit_loss_units(gained, tick, stake)]
+    money = [_halves(units) for units in made.profit_loss_units]
     return {
         "trade_id": _text([trade_id(signal) for signal in signals]),
         "signal_id": _text(signals),
@@ -387,7 +386,7 @@ def result_columns(settled: Settled, instruments: Instruments, symbols: Symbols,
         **{f"{end}_time": trades[f"{end}_time_s"] * MS_PER_S for end in ("entry", "exit")},
         **{f"{end}_price": trades[f"{end}_price"] * tick for end in ("entry", "exit")},
         "units": np.full(len(trades), stake.units_nanos, np.int64),
-        "points": gained - fee_points,
+        "points": made.points,
         "profit_loss": np.array(money, np.int64).reshape(len(trades), 2),
         "spans_silence": trades["spans_silence"],
     }

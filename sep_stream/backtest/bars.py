@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.convert import ConvertOutput, MarketDataConverter
-from sep_stream.market.events import NULL, EventBatch, Reason
+from sep_stream.market.events import EventBatch, Reason
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES, US_PER_S
 from sep_stream.sources.synthetic import SOURCE as SYNTHETIC
 from sep_stream.training.series import ClosedBars
@@ -134,5 +134,4 @@ def _kept(bars: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 def before(batches: Iterable[EventBatch], cut_s: int) -> Iterable[EventBatch]:
     """The events with an event time below a cut, epoch seconds; what is no event stays."""
     for batch in batches:
-        early = (batch.event_time < cut_s * US_PER_S) | (batch.event_time == NULL)
-        yield batch if early.all() else batch.take(np.flatnonzero(early))
+        yield batch.between(None, cut_s * US_PER_S)

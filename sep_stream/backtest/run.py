@@ -30,6 +30,7 @@ from sep_stream.errors import DependencyError
 from sep_stream.market.instruments import Instrument, Instruments
 from sep_stream.market.timeframes import DURATION_S
 from sep_stream.scoring import Model
+from sep_stream.stores.parquet import parquet_rows
 
 FILES: Final = ("signals.parquet", "trades.parquet", "summary.json", "report.html")
 """What a run leaves; all appear together at its end."""
@@ -60,7 +61,7 @@ def write_run(
     with _drafts(out) as draft:
         with ExitStack() as files:
             write_signals, write_trades = (
-                files.enter_context(_parquet(draft(name), schema))
+                files.enter_context(parquet_rows(draft(name), schema))
                 for name, schema in (("signals.parquet", signal_schema()), ("trades.parquet", trade_schema()))
             )
             for fold in folds:
@@ -194,14 +195,3 @@ def _drafts(out: Path) -> Iterator[Callable[[str], Path]]:
     finally:
         for name in FILES:
             draft(name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _parquet(path: Path, schema: Any) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(path, schema) as writer:
-        yield lambda columns: writer.write_table(
-            pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        )

@@ -17,7 +17,7 @@ from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
 from sep_stream.metrics import METRICS_VERSION
 from sep_stream.scoring import gate_reasons, pattern_id, signal_id, trade_id
-from sep_stream.settling import Settled, SettleParameters, Stake, profit_loss_units
+from sep_stream.settling import Settled, SettleParameters, Stake, earned
 from sep_stream.training.evaluation import Evaluation, FoldEvaluation
 
 DIRECTION: Final = {1: "BUY", -1: "SELL", 0: "HOLD"}
@@ -138,17 +138,16 @@ def reported_trades(
     """Trades as the report takes them. fold: (n,) of the signal behind each"""
     trades = settled.trades
     tick = instruments.tick_units[trades["instrument"]]
-    gained = trades["direction"] * (trades["exit_price"] - trades["entry_price"])
-    fee = np.array([stake.commission_points(units) for units in tick.tolist()], np.float64)
+    made = earned(trades, tick, stake)
     found = np.zeros(len(trades), REPORTED_DTYPE)
     for name in ("instrument", "timeframe", "direction", "entry_time_s", "exit_time_s", "confidence", "spans_silence"):
         found[name] = trades[name]
     found["fold"] = fold
     for name in ("entry_price", "exit_price"):
         found[name] = trades[name] * tick / UNITS_PER_ONE
-    found["points"] = gained - fee
-    found["cost_points"] = trades["spread"] + 2 * parameters.slippage + fee
-    found["profit_loss"] = np.array(profit_loss_units(gained, tick, stake), np.float64) / UNITS_PER_ONE
+    found["points"] = made.points
+    found["cost_points"] = trades["spread"] + 2 * parameters.slippage + made.fee_points
+    found["profit_loss"] = np.array(made.profit_loss_units, np.float64) / UNITS_PER_ONE
     found["return_bp"] = BP * found["points"] / trades["entry_price"]
     found["cost_bp"] = BP * found["cost_points"] / trades["entry_price"]
     return found
@@ -182,7 +181,6 @@ def trade_columns(settled: Settled, reported: npt.NDArray[np.void], instruments:
     """Columns of `trade_schema`. reported: what `reported_trades` made of them"""
     trades = settled.trades
     tick = instruments.tick_units[trades["instrument"]]
-    gained = trades["direction"] * (trades["exit_price"] - trades["entry_price"])
     symbols = [instruments[position].symbol for position in trades["instrument"].tolist()]
     timeframes = [TIMEFRAMES[timeframe] for timeframe in trades["timeframe"].tolist()]
     models = [settled.models[model] for model in trades["model"].tolist()]
@@ -200,7 +198,7 @@ def trade_columns(settled: Settled, reported: npt.NDArray[np.void], instruments:
         **{f"{end}_price": _decimals((trades[f"{end}_price"] * tick).tolist()) for end in ("entry", "exit")},
         "units": [stake.units] * len(trades),
         **{name: reported[name] for name in ("points", "cost_points", "return_bp")},
-        "profit_loss": _decimals(profit_loss_units(gained, tick, stake)),
+        "profit_loss": _decimals(earned(trades, tick, stake).profit_loss_units),
         "spans_silence": trades["spans_silence"],
         "confidence": trades["confidence"],
         "model_id": models,

@@ -54,7 +54,9 @@ def sink(out: Path | None, schema: Callable[[], Any]) -> Iterator[Write]:
     draft = out.with_name(f".{out.name}.draft")
     try:
         if out.suffix == ".parquet":
-            with draft.open("wb") as binary, _parquet(binary, schema()) as write:
+            from sep_stream.stores.parquet import parquet_rows
+
+            with draft.open("wb") as binary, parquet_rows(binary, schema()) as write:
                 yield write
         else:
             with draft.open("w", encoding="utf-8") as text:
@@ -64,17 +66,6 @@ def sink(out: Path | None, schema: Callable[[], Any]) -> Iterator[Write]:
         raise DependencyError(f"{error.filename or out}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def _parquet(file: IO[bytes], schema: Any) -> Iterator[Write]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(file, schema) as writer:
-        yield lambda columns: writer.write_table(
-            pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        )
 
 
 def _write_lines(file: IO[str], columns: Columns) -> None:

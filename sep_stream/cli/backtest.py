@@ -322,11 +322,11 @@ class _Run:
             return log.batches(names or None, *(None if t is None else t * 1_000 for t in (start, until)))
         from sep_stream.sources.files import read_files
 
-        return _between(
-            (batch for _, batch in read_files(
-                self._files, topology.instruments, names[0], assume_utc=self.options["assume_utc"], note=progress)),
-            start, until,
-        )  # fmt: skip
+        start_us, until_us = (None if bound_s is None else bound_s * US_PER_S for bound_s in (start, until))
+        read = read_files(
+            self._files, topology.instruments, names[0], assume_utc=self.options["assume_utc"], note=progress
+        )
+        return (batch.between(start_us, until_us) for _, batch in read)
 
     def _source_words(self) -> str:
         where = ", ".join(path.name for path in self._files) or self.settings.topic("market.events")
@@ -401,21 +401,6 @@ def _lying(reader: Any, topic: str) -> Iterator[tuple[str, bytes]]:
         for batch in reader.read(topic, partition, *reader.watermarks(topic, partition)):
             for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
                 yield f"{topic}/{partition}, offset {offset}", value or b""
-
-
-def _between(batches: Iterable[EventBatch], start_s: int | None, until_s: int | None) -> Iterator[EventBatch]:
-    import numpy as np
-
-    for batch in batches:
-        keep = np.ones(len(batch), np.bool_)
-        if start_s is not None:
-            keep &= batch.event_time >= start_s * US_PER_S
-        if until_s is not None:
-            keep &= batch.event_time < until_s * US_PER_S
-        if keep.all():
-            yield batch
-        elif keep.any():
-            yield batch.take(np.flatnonzero(keep))
 
 
 def _plan(options: Mapping[str, Any], first_s: int, last_s: int) -> Any:

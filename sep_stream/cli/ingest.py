@@ -89,16 +89,11 @@ def _between(
     batches: Iterable[tuple[Path, EventBatch]], start_s: int | None, stop_s: int | None
 ) -> Iterator[tuple[Path, EventBatch]]:
     """The events with start <= event time < stop, epoch seconds; None is no bound."""
-    import numpy as np
-
+    start_us, stop_us = (None if bound_s is None else bound_s * US_PER_S for bound_s in (start_s, stop_s))
     for path, batch in batches:
-        wanted = np.ones(len(batch), np.bool_)
-        if start_s is not None:
-            wanted &= batch.event_time >= start_s * US_PER_S
-        if stop_s is not None:
-            wanted &= batch.event_time < stop_s * US_PER_S
-        if wanted.any():
-            yield path, batch.take(np.flatnonzero(wanted))
+        wanted = batch.between(start_us, stop_us)
+        if len(wanted):
+            yield path, wanted
 
 
 @ingest.command(

@@ -195,6 +195,16 @@ class EventBatch:
         rows = slice(start, stop)
         return replace(self.take(rows), keys=self.keys and self.keys[rows], values=self.values and self.values[rows])
 
+    def between(self, start_us: int | None, stop_us: int | None) -> EventBatch:
+        """The events with start <= event time < stop, µs since the epoch; None is no bound. What is no event has no
+        time, and comes before all."""
+        keep = np.ones(len(self), np.bool_)
+        if start_us is not None:
+            keep &= self.event_time >= start_us
+        if stop_us is not None:
+            keep &= self.event_time < stop_us
+        return self if keep.all() else self.take(np.flatnonzero(keep))
+
     @classmethod
     def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
         """All events of at least one batch, in order. The original bytes are left behind."""

@@ -47,6 +47,23 @@ class Stake:
         return float(2 * self.commission_nanos / per_point)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Earned:
+    """What trades made. points: (n,) float64, after all costs · fee_points: (n,) float64, the commissions of that
+    profit_loss_units: n long, in the quote currency, in units of 1e-9"""
+
+    points: npt.NDArray[np.float64]
+    fee_points: npt.NDArray[np.float64]
+    profit_loss_units: list[int]
+
+
+def earned(trades: npt.NDArray[np.void], tick_units: npt.NDArray[Any], stake: Stake) -> Earned:
+    """Of trades (n,) TRADE_DTYPE. tick_units: (n,) int64, the tick size of each in units of 1e-9"""
+    gained = trades["direction"] * (trades["exit_price"] - trades["entry_price"])
+    fee_points = np.array([stake.commission_points(units) for units in tick_units.tolist()], np.float64)
+    return Earned(gained - fee_points, fee_points, profit_loss_units(gained, tick_units, stake))
+
+
 def profit_loss_units(points: npt.NDArray[np.int64], tick_units: npt.NDArray[Any], stake: Stake) -> list[int]:
     """What trades made in the quote currency, in units of 1e-9, rounded half up, after commission.
 
