@@ -13,9 +13,9 @@ import click
 from sep_stream.cli._common import progress, settings_options
 from sep_stream.cli._refused import count_lines, count_rows
 from sep_stream.errors import InputError
-from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.embedded import OPTIONAL_PARTS, EmbeddedStack
 from sep_stream.runtime.log_reader import LogReader
-from sep_stream.runtime.security_folder import ADMIN
+from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
 from sep_stream.runtime.settings import NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
 
@@ -26,18 +26,31 @@ COUNTED_RECORDS_MAX: Final = 200_000
 """Of a topic of refused records; a second's reading."""
 
 
+def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names of parts; a usage error for an unknown one."""
+    names = tuple(filter(None, map(str.strip, value.split(","))))
+    unknown = [name for name in names if name not in OPTIONAL_PARTS]
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}: expected some of {', '.join(OPTIONAL_PARTS)}")
+    return names
+
+
 @click.command(
     epilog="""\b
 Examples:
   sep-stream up
-  sep-stream up --secure"""
+  sep-stream up --secure --with registry,connect,postgres,redis"""
 )
+@click.option(
+    "--with", "parts", metavar="PART,…", callback=_parts, default="",
+    help=f"Beside Kafka: some of {', '.join(OPTIONAL_PARTS)}.",
+)  # fmt: skip
 @click.option(
     "--secure", is_flag=True, help="With TLS, a user for each role, and ACLs. A data folder stays as it began."
 )
 @settings_options
-def up(settings: Settings, secure: bool) -> None:
-    """Start the embedded Kafka broker and make the topics. Does nothing where both are there.
+def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
+    """Start the embedded Kafka broker, make the topics, and start other servers beside it; what is there stays.
 
     With --secure the certificates and passwords lie in `security` in --data-dir, for its owner alone. Commands that
     use this broker log in by themselves, each as the role that its work needs; others take ROLE.toml as --config.
@@ -48,22 +61,24 @@ def up(settings: Settings, secure: bool) -> None:
     from sep_stream.runtime.topics import create
     from sep_stream.runtime.users import admit_roles
 
-    kafka, topology = EmbeddedKafka(settings.data_dir), Topology.load()
-    address = kafka.start(progress, secure)
+    stack, topology = EmbeddedStack(settings.data_dir), Topology.load()
+    starting = stack.start(("kafka", *parts), progress, secure)
+    kafka, address = next(starting)
+    security = SecurityFolder(settings.data_dir)
     settings = settings.model_copy(update={"brokers": address, **NO_SECURITY})
-    made = create(settings.model_copy(update=kafka.security.credentials(ADMIN)), topology)
-    click.echo(f"Kafka runs at {address}, data in {settings.data_dir}; {len(made)} topics made")
+    made = create(settings.model_copy(update=security.credentials(ADMIN)), topology)
+    click.echo(f"{kafka.title} runs at {address}, data in {settings.data_dir}; {len(made)} topics made")
     if secure:
-        before = admit_roles(settings, kafka.security, topology)
+        before = admit_roles(settings, security, topology)
         click.echo(f"it takes TLS and users alone; {len(before.missing)} ACLs made, {len(before.extra)} not declared")
-        click.echo(
-            f"commands with this --data-dir log in by themselves; others: --config {kafka.security.path}/ROLE.toml"
-        )
+        click.echo(f"commands with this --data-dir log in by themselves; others: --config {security.path}/ROLE.toml")
         click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
+    for part, address in starting:
+        click.echo(f"{part.title} runs at {address}")
 
 
 @click.command()
-@click.option("--wipe", is_flag=True, help="Delete the broker's data, certificates and passwords as well; asks first.")
+@click.option("--wipe", is_flag=True, help="Delete its data, certificates and passwords as well; asks first.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @settings_options
 def down(settings: Settings, wipe: bool, yes: bool) -> None:
@@ -73,13 +88,14 @@ def down(settings: Settings, wipe: bool, yes: bool) -> None:
     Example:
       sep-stream down
     """
-    kafka = EmbeddedKafka(settings.data_dir)
-    if wipe and not yes and not click.confirm(f"Delete all data of the broker in {settings.data_dir}?"):
+    stack = EmbeddedStack(settings.data_dir)
+    if wipe and not yes and not click.confirm(f"Delete all data of the embedded stack in {settings.data_dir}?"):
         click.echo("nothing is stopped or deleted")
         return
-    click.echo("Kafka stopped" if kafka.stop() else "nothing was running")
+    stopped = [part.title for part in stack.stop()]
+    click.echo(f"{', '.join(stopped)} stopped" if stopped else "nothing was running")
     if wipe:
-        kafka.wipe()
+        stack.wipe()
         click.echo("its data is deleted")
 
 
@@ -95,7 +111,8 @@ def status(settings: Settings, as_json: bool) -> None:
     Example:
       sep-stream status --json
     """
-    broker = EmbeddedKafka(settings.data_dir).status()
+    parts = EmbeddedStack(settings.data_dir).statuses()
+    broker = parts[0]
     records: dict[str, int] = {}
     refused: Counts = Counter()
     uncounted = unreadable = 0
@@ -107,11 +124,14 @@ def status(settings: Settings, as_json: bool) -> None:
             unreadable += tally.unreadable
     if as_json:
         told = {"counts": count_rows(refused), "uncounted": uncounted, "unreadable": unreadable}
-        click.echo(json.dumps({"kafka": asdict(broker), "records": records, "refused": told}))
+        servers = {part.name: asdict(part) for part in parts}
+        click.echo(json.dumps({**servers, "records": records, "refused": told}))
         return
-    if broker.running:
-        click.echo(f"Kafka {broker.version} runs at {broker.address}, pid {broker.pid}, log {broker.log}")
-    else:
+    for part in parts:
+        if part.running:
+            health = "runs" if part.healthy else "does not answer"
+            click.echo(f"{part.name} {part.version} {health} at {part.address}, pid {part.pid}, log {part.log}")
+    if not broker.running:
         click.echo(f"no embedded Kafka runs in {settings.data_dir}; `sep-stream up` starts one")
     for name, count in records.items():
         click.echo(f"  {name:24} {count:>12}")

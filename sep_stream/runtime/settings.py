@@ -52,9 +52,10 @@ class Settings(BaseSettings):
     prefix: str = Field("sep.", pattern=r"^[A-Za-z0-9._-]*$", description="of all topics and consumer groups")
     data_dir: Path = Field(Path(platformdirs.user_data_dir("sep-stream")), description="the embedded stack's folder")
     models_url: str | None = Field(None, description="where models lie; left out: data_dir/models")
-    schema_registry: str | None = None
-    database_url: SecretStr | None = None
-    redis_url: SecretStr | None = None
+    schema_registry: str | None = Field(None, description="its URL; left out: that of data_dir, where one was started")
+    connect_url: str | None = Field(None, description="Kafka Connect's REST API; left out: that of data_dir")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL; left out: that of data_dir")
+    redis_url: SecretStr | None = Field(None, description="left out: that of data_dir")
     partitions: int = Field(8, ge=1, le=1000, description="of every topic keyed by instrument; fixed for life")
     replication: int = Field(1, ge=1, le=10)
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SASL_SSL|SSL|SASL_PLAINTEXT)$")

@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from sep_stream.errors import ConfigurationError, DependencyError
-from sep_stream.runtime import embedded
-from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.embedded import EmbeddedKafka, daemon
+from sep_stream.runtime.embedded import kafka as embedded
 from sep_stream.runtime.kafka_config import resolve_brokers
 from sep_stream.runtime.settings import Settings
 
@@ -44,7 +44,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def state_file(data_dir: Path) -> Path:
-    return data_dir / "kafka" / "broker.json"
+    return data_dir / "kafka" / "process.json"
 
 
 def recorded(data_dir: Path, pid: int, created_s: float) -> EmbeddedKafka:
@@ -167,7 +167,7 @@ def test_a_damaged_record_is_no_broker(tmp_path: Path, text: str) -> None:
 
 
 def test_a_broker_that_does_not_go_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "STOP_S_MAX", 0.3)
+    monkeypatch.setattr(daemon, "STOP_S_MAX", 0.3)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -191,7 +191,7 @@ def test_settings_without_brokers_mean_the_embedded_one(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "kafka_runtime", lambda progress: None)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DependencyError, match=f"{tmp_path}/file/stack/kafka: cannot keep the broker there"):
+    with pytest.raises(DependencyError, match=f"{tmp_path}/file/stack/kafka: cannot keep Kafka there"):
         EmbeddedKafka(tmp_path / "file" / "stack").start(quiet)
 
 

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
-import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from filelock import FileLock, Timeout
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.certificates import SERVER_NAME
+from sep_stream.runtime.embedded.daemon import HOST, START_S_MAX, Daemon, PartStatus, Running, tail
 from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, aot_cache_file, kafka_runtime
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.private_files import private_folder, write_private
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
 from sep_stream.runtime.settings import Settings
 
-HOST: Final = "127.0.0.1"
-START_S_MAX: Final = 60.0
-STOP_S_MAX: Final = 20.0
-LOCK_S_MAX: Final = 120.0
-LOG_TAIL_LINES: Final = 15
 YEAR_MINUTES: Final = 525_600
-_POLL_S: Final = 0.1
 _QUICK_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """The quick compiler alone: a second sooner up, and fast enough for one machine. The collector stops the broker for
 some 10 ms, about once a second under load; KAFKA_JVM_PERFORMANCE_OPTS names another one."""
@@ -47,32 +35,15 @@ _HEAP_FLAGS: Final = ("-Xms64m", "-Xmx256m")
 _BROKER_FLAGS: Final = ("-XX:MaxDirectMemorySize=128m", "-Duser.timezone=UTC")
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What is kept of a broker that was started. created_s: the process's start, so that a reused pid is told."""
-
-    pid: int
-    created_s: float
-    port: int
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerStatus:
-    running: bool
-    address: str | None = None
-    pid: int | None = None
-    version: str = KAFKA_VERSION
-    log: str | None = None
-    secured: bool = False
-
-
 class EmbeddedKafka:
     """The broker of a data folder. It outlives the process that starts it and comes back with its data."""
 
+    name: Final = "kafka"
+    title: Final = "Kafka"
+
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir.expanduser().absolute() / "kafka"
-        self._log = self._folder / "kafka.log"
+        self._daemon = Daemon(self._folder, self.title)
         self.security = SecurityFolder(data_dir)
 
     def start(self, progress: Progress, secure: bool = False) -> str:
@@ -81,22 +52,16 @@ class EmbeddedKafka:
         secure: with TLS, users and ACLs. A data folder stays as it began: ConfigurationError otherwise.
         """
         runtime = kafka_runtime(progress)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / "lock", timeout=LOCK_S_MAX):
-                self._refuse_change(secure)
-                if secure and self._prepare_security() and self.stop():
-                    progress("the certificate was renewed; starting Kafka again")
-                record = self._running()
-                if record is None:
-                    progress("starting Kafka")
-                    record = self._launch(runtime)
-                self._wait_ready(record)
-        except Timeout as error:
-            raise DependencyError(f"{self._folder}: another process has been starting this broker for long") from error
-        except OSError as error:
-            raise DependencyError(f"{self._folder}: cannot keep the broker there: {error.strerror or error}") from error
-        return _address(record)
+        with self._daemon.locked():
+            self._refuse_change(secure)
+            if secure and self._prepare_security() and self.stop():
+                progress("the certificate was renewed; starting Kafka again")
+            record = self._daemon.running()
+            if record is None:
+                progress("starting Kafka")
+                record = self._launch(runtime)
+            self._daemon.wait_ready(record, self._answers)
+        return record.address
 
     def _refuse_change(self, secure: bool) -> None:
         is_formatted, is_secured = self._meta.exists(), self.security.exists()
@@ -124,19 +89,10 @@ class EmbeddedKafka:
 
     def stop(self) -> bool:
         """Stop the broker, by force if it does not go; False if none ran."""
-        record = self._running()
-        if record is None:
-            return False
-        process = psutil.Process(record.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_S_MAX)
-        self._state_file.unlink(missing_ok=True)
-        self._share_aot_cache()
-        return True
+        stopped = self._daemon.stop()
+        if stopped:
+            self._share_aot_cache()
+        return stopped
 
     def _share_aot_cache(self) -> None:
         """Keep what the broker wrote when it ended for the next ones; it is worth no error."""
@@ -147,26 +103,29 @@ class EmbeddedKafka:
 
     def wipe(self) -> None:
         """Delete the broker's folder, certificates and passwords; it must not run."""
-        if self._running() is not None:
+        if self._daemon.running() is not None:
             raise DependencyError(f"{self._folder}: the broker runs; stop it first")
         shutil.rmtree(self._folder, ignore_errors=True)
         self.security.wipe()
 
-    def status(self) -> BrokerStatus:
-        record = self._running()
+    def status(self) -> PartStatus:
+        record, secured = self._daemon.running(), self.security.exists()
         if record is None:
-            return BrokerStatus(False, secured=self.security.exists())
-        return BrokerStatus(True, _address(record), record.pid, record.version, str(self._log), self.security.exists())
+            return PartStatus(self.name, False, version=KAFKA_VERSION, secured=secured)
+        return PartStatus(
+            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
+            self._answers(record.address),
+        )  # fmt: skip
 
     def address(self) -> str:
         """Where the broker listens. DependencyError if it does not run."""
-        record = self._running()
+        record = self._daemon.running()
         if record is None:
             raise DependencyError(
                 f"no broker: the embedded one of {self._folder.parent} does not run; "
                 "start it with `sep-stream up`, or name yours with --brokers"
             )
-        return _address(record)
+        return record.address
 
     @property
     def _meta(self) -> Path:
@@ -176,22 +135,8 @@ class EmbeddedKafka:
     def _own_aot_cache(self) -> Path:
         return self._folder / "kafka.aot"
 
-    @property
-    def _state_file(self) -> Path:
-        return self._folder / "broker.json"
-
-    def _running(self) -> _Record | None:
-        """The broker that was started here, if it is still that process."""
-        try:
-            record = _Record(**json.loads(self._state_file.read_text()))
-            process = psutil.Process(record.pid)
-            alive = process.create_time() == record.created_s and process.status() != psutil.STATUS_ZOMBIE
-        except (OSError, ValueError, TypeError, psutil.Error):
-            return None
-        return record if alive else None
-
-    def _launch(self, runtime: JavaRuntime) -> _Record:
-        port, controller_port = self._ports()
+    def _launch(self, runtime: JavaRuntime) -> Running:
+        port, controller_port = self._daemon.ports(2)
         config = self._folder / "server.properties"
         settings = _properties(self._folder / "data", port, controller_port)
         if self.security.exists():
@@ -206,28 +151,12 @@ class EmbeddedKafka:
             if runtime.aot_cache.exists()
             else f"-XX:AOTCacheOutput={self._own_aot_cache}"
         )
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [runtime.java, *_chosen("KAFKA_JVM_PERFORMANCE_OPTS", _QUICK_FLAGS),
-                 *_chosen("KAFKA_HEAP_OPTS", _HEAP_FLAGS), *_QUIET_FLAGS, *_BROKER_FLAGS, aot_flag,
-                 f"-Dlog4j2.configurationFile={logging}", "-cp", runtime.class_path, "kafka.Kafka", str(config)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
-            )  # fmt: skip
-        record = _Record(process.pid, psutil.Process(process.pid).create_time(), port, KAFKA_VERSION)
-        self._state_file.write_text(json.dumps(asdict(record)))
-        return record
-
-    def _ports(self) -> tuple[int, int]:
-        """The ports of the last start where they are free, so that clients find the broker again."""
-        file = self._folder / "ports.json"
-        try:
-            ports = tuple(json.loads(file.read_text()))
-        except (OSError, ValueError):
-            ports = ()
-        if len(ports) != 2 or not all(_is_free(port) for port in ports):
-            ports = _free_ports(2)
-            file.write_text(json.dumps(ports))
-        return ports[0], ports[1]
+        command = [
+            runtime.java, *_chosen("KAFKA_JVM_PERFORMANCE_OPTS", _QUICK_FLAGS),
+            *_chosen("KAFKA_HEAP_OPTS", _HEAP_FLAGS), *_QUIET_FLAGS, *_BROKER_FLAGS, aot_flag,
+            f"-Dlog4j2.configurationFile={logging}", "-cp", runtime.class_path, "kafka.Kafka", config,
+        ]  # fmt: skip
+        return self._daemon.launch(command, port, KAFKA_VERSION)
 
     def _format(self, runtime: JavaRuntime, config: Path) -> None:
         """Make the data folder; a secured one with its first user, who makes the others."""
@@ -258,18 +187,7 @@ class EmbeddedKafka:
         finally:
             arguments.unlink()
         if done.returncode:
-            raise DependencyError(f"Kafka's {command[0]} failed:\n{_tail(done.stdout + done.stderr)}")
-
-    def _wait_ready(self, record: _Record) -> None:
-        deadline_s = time.monotonic() + START_S_MAX
-        while time.monotonic() < deadline_s:
-            if self._running() is None:
-                break
-            if not _is_free(record.port) and self._answers(_address(record)):
-                return
-            time.sleep(_POLL_S)
-        tail = _tail(self._log.read_text(errors="replace"))
-        raise DependencyError(f"Kafka did not come up at {_address(record)}; the end of {self._log}:\n{tail}")
+            raise DependencyError(f"Kafka's {command[0]} failed:\n{tail(done.stdout + done.stderr)}")
 
     def _answers(self, address: str) -> bool:
         client = Settings.model_construct(brokers=address, **self.security.credentials(ADMIN))
@@ -287,35 +205,6 @@ def _chosen(variable: str, flags: Sequence[str]) -> Sequence[str]:
 def _cluster_id() -> str:
     """A random id as Kafka writes them: 16 bytes in URL-safe base64, 22 characters."""
     return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-
-
-def _address(record: _Record) -> str:
-    return f"{HOST}:{record.port}"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind((HOST, 0))
-        return tuple(s.getsockname()[1] for s in sockets)
-    finally:
-        for s in sockets:
-            s.close()
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
 
 
 def _quoted(argument: str) -> str:

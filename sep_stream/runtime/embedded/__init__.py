@@ -1,0 +1,7 @@
+"""The embedded stack: real servers, on loopback, in a data folder."""
+
+from sep_stream.runtime.embedded.daemon import Part, PartStatus
+from sep_stream.runtime.embedded.kafka import EmbeddedKafka
+from sep_stream.runtime.embedded.stack import OPTIONAL_PARTS, EmbeddedStack
+
+__all__ = ["OPTIONAL_PARTS", "EmbeddedKafka", "EmbeddedStack", "Part", "PartStatus"]
