@@ -100,13 +100,13 @@ class Expected:
 
     def _metric_columns(self, part: Scored) -> dict[str, Any]:
         """What `wire.signal_columns` takes from decoded metrics."""
-        closed, own = part.bars.rows[part.rows], part.records.own
+        closed = part.bars.rows[part.rows]
         tick = self._instruments.tick_units[part.bars.position]
         return {
-            "instrument": self._symbols.column(part.records.instrument),
+            "instrument": self._symbols.column(np.full(len(closed), part.bars.position, np.int16)),
             "timeframe": closed["timeframe"].astype(np.int64),
-            "anchor_time": own.anchor_time_s * wire.MS_PER_S,
-            "available_at": own.available_at_s * wire.MS_PER_S,
+            "anchor_time": part.anchor_time_s * wire.MS_PER_S,
+            "available_at": part.available_at_s * wire.MS_PER_S,
             "bar_index": closed["index"].astype(np.int64),
             "bar_open_time": closed["open_time_s"] * wire.MS_PER_S,
             "bar_open": closed["open"].astype(np.int64) * tick,
