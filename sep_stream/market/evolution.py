@@ -7,9 +7,9 @@ from typing import Any, Final
 
 _PROMOTED: Final = {
     ("int", "long"), ("int", "float"), ("int", "double"), ("long", "float"), ("long", "double"), ("float", "double"),
-    ("string", "bytes"), ("bytes", "string"),
+    ("string", "bytes"),
 }  # fmt: skip
-"""(written, read): what Avro reads as another type."""
+"""(written, read): what Avro reads as another type; bytes as a string it reads only if they happen to be UTF-8."""
 _NAMED: Final = ("record", "enum", "fixed")
 _ATTRIBUTES: Final = ("logicalType", "precision", "scale", "size")
 """What gives the same bytes another meaning: Avro's own rules look at the size of a fixed alone."""

@@ -50,13 +50,13 @@ class EmbeddedRegistry:
         secure: over TLS alone, and every role of the topology logs in: the admin to write, the others to read.
         ConfigurationError where the data folder is secured and this is not asked for.
         """
-        java, _ = embedded_extra()
-        program = unpacked(APICURIO, progress)
         if self.security.exists() and not secure:
             raise ConfigurationError(
                 f"{self.security.data_dir}: this data folder is secured; start it with `sep-stream up --secure`, "
                 "or choose another --data-dir"
             )
+        java, _ = embedded_extra()
+        program = unpacked(APICURIO, progress)
         with self._daemon.locked():
             if secure:
                 self._prepare_security()
