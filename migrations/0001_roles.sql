@@ -16,7 +16,11 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY['sep_migrate', 'sep_ingest', 'sep_trading', 'sep_training', 'sep_read'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- another database's migration was quicker
+            END;
         END IF;
     END LOOP;
 END
