@@ -15,6 +15,7 @@ import click
 
 from sep_stream.cli._common import settings_options
 from sep_stream.errors import SepError
+from sep_stream.runtime.embedded import EmbeddedPostgres
 from sep_stream.runtime.security_folder import SecurityFolder
 from sep_stream.runtime.settings import Settings
 
@@ -61,6 +62,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     if SecurityFolder(settings.data_dir).exists():
         yield _guarded("security", lambda: _security(SecurityFolder(settings.data_dir)))
     yield _guarded("models", lambda: _models(settings))
+    if settings.database_url is not None or EmbeddedPostgres(settings.data_dir).exists():
+        yield _guarded("database", lambda: _database(settings))
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
@@ -120,6 +123,18 @@ def _models(settings: Settings) -> Finding:
 
     models = list_models(settings.models_root())
     return Finding("models", True, f"{len(models)} at {settings.models_root()}")
+
+
+def _database(settings: Settings) -> Finding:
+    from sep_stream.stores.database import READ, connect, told
+    from sep_stream.stores.migrations import read_state
+
+    with connect(settings, READ) as connection, told(connection):
+        state = read_state(connection)
+        server = f"PostgreSQL {connection.info.parameter_status('server_version')}, {state.variant}"
+    if state.pending:
+        return Finding("database", False, f"{len(state.pending)} migrations are pending", "run `sep-stream db migrate`")
+    return Finding("database", True, f"{server}, version {state.version}")
 
 
 def _broker(settings: Settings) -> Finding:

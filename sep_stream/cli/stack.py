@@ -75,6 +75,18 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
         click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
     for part, address in starting:
         click.echo(f"{part.title} runs at {address}")
+        if part.name == "postgres":
+            _migrate(settings)
+
+
+def _migrate(settings: Settings) -> None:
+    """Bring the embedded database's tables to the newest version."""
+    from sep_stream.stores.database import MIGRATE, connect
+    from sep_stream.stores.migrations import migrate
+
+    with connect(settings.model_copy(update={"database_url": None}), MIGRATE) as connection:
+        before = migrate(connection, lambda _: None)
+    click.echo(f"  {len(before.pending)} migrations applied, {len(before.applied)} were")
 
 
 @click.command()
