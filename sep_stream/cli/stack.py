@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -75,8 +75,9 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
         click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
     for part, address in starting:
         click.echo(f"{part.title} runs at {address}")
-        if part.name == "registry":
-            _register(settings.model_copy(update={**security.credentials(ADMIN), **NO_REGISTRY}))
+        prepare = _PREPARED.get(part.name)
+        if prepare is not None:
+            prepare(settings.model_copy(update=security.credentials(ADMIN)))
 
 
 def _register(settings: Settings) -> None:
@@ -85,9 +86,23 @@ def _register(settings: Settings) -> None:
     from sep_stream.stores.schema_registry import SchemaRegistry
     from sep_stream.stores.schemas import declared_schemas
 
-    with SchemaRegistry(needed_registry(settings)) as registry:
+    with SchemaRegistry(needed_registry(settings.model_copy(update=NO_REGISTRY))) as registry:
         subjects = register_all(registry, settings, declared_schemas())
     click.echo(f"it holds the schemas of {len(subjects)} topics; {sum(s.is_new for s in subjects)} registered")
+
+
+def _migrate(settings: Settings) -> None:
+    """Bring the embedded database's tables to the newest version."""
+    from sep_stream.stores.database import MIGRATE, connect
+    from sep_stream.stores.migrations import migrate
+
+    with connect(settings.model_copy(update={"database_url": None}), MIGRATE) as connection:
+        before = migrate(connection, lambda _: None)
+    click.echo(f"  {len(before.pending)} migrations applied, {len(before.applied)} were")
+
+
+_PREPARED: Final[Mapping[str, Callable[[Settings], None]]] = {"registry": _register, "postgres": _migrate}
+"""What a part needs once it runs, as the broker its topics."""
 
 
 @click.command()
