@@ -2,6 +2,7 @@
 
 from sep_stream.runtime.embedded.daemon import Part, PartStatus
 from sep_stream.runtime.embedded.kafka import EmbeddedKafka
+from sep_stream.runtime.embedded.redis import EmbeddedRedis
 from sep_stream.runtime.embedded.stack import OPTIONAL_PARTS, EmbeddedStack
 
-__all__ = ["OPTIONAL_PARTS", "EmbeddedKafka", "EmbeddedStack", "Part", "PartStatus"]
+__all__ = ["OPTIONAL_PARTS", "EmbeddedKafka", "EmbeddedRedis", "EmbeddedStack", "Part", "PartStatus"]
