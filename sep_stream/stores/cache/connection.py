@@ -47,13 +47,14 @@ class RedisServer:
 
     @contextlib.contextmanager
     def errors_told(self) -> Iterator[None]:
-        """Turns redis-py's errors into ours. Unreachable for those that may pass."""
+        """Turns redis-py's errors into ours."""
         try:
             yield
         except exceptions.RedisError as error:
-            raise self._told(error) from error
+            raise self.told(error) from error
 
-    def _told(self, error: exceptions.RedisError) -> DependencyError:
+    def told(self, error: exceptions.RedisError) -> DependencyError:
+        """Our error for redis-py's. Unreachable for those that may pass."""
         at, said = f"Redis at {self.address}", str(error)
         if isinstance(error, exceptions.AuthenticationError) or said.startswith(("WRONGPASS", "NOAUTH")):
             return DependencyError(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
+from redis.exceptions import RedisError
+
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache.connection import READ, RedisServer, Unreachable
@@ -139,13 +141,14 @@ class Cache:
 
     def _replies(self, request: bytes, count: int) -> list[Any]:
         connection = self._connection()
-        with self._server.errors_told():
-            try:
-                connection.send_packed_command([request], check_health=False)
-                return [connection.read_response() for _ in range(count)]
-            except BaseException:
-                connection.disconnect()  # what it still holds would answer the next request
-                raise
+        try:
+            connection.send_packed_command([request], check_health=False)
+            return [connection.read_response() for _ in range(count)]
+        except BaseException as error:
+            connection.disconnect()  # what it still holds would answer the next request
+            if isinstance(error, RedisError):
+                raise self._server.told(error) from error
+            raise
 
     def _connection(self) -> Any:
         """This thread's own, and this process's."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sep_stream.errors import ConfigurationError, DependencyError, InputError
@@ -104,11 +104,13 @@ steps = st.lists(
         st.tuples(st.just("write"), st.integers(0, 1), st.lists(versions, min_size=1, max_size=4)),
         st.tuples(st.sampled_from(["begin", "fill", "swap"]), st.integers(0, 1), st.just([])),
     ),
-    max_size=14,
+    min_size=3,
+    max_size=16,
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@example([("begin", 0, []), ("write", 1, [(NAMES[0], 1, 1)]), ("swap", 0, [])])
 @given(steps)
 def test_in_any_interleaving_of_writers_and_rebuilds_the_newest_is_held(
     redis_server: EmbeddedRedis, log: list[tuple[str, int, list[Any]]]
