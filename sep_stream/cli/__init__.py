@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "backtest": ("backtest", "backtest", "Test signals on history, and live against backtest."),
     "tail": ("tail", "tail", "Show decoded records of a topic."),
     "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
+    "cache": ("cache", "cache", "Make the cache in Redis anew, and check it."),
     "replay": ("replay", "replay", "Publish part of a topic again, elsewhere."),
     "db": ("db", "db", "Make, show and refresh the database's tables."),
     "bench": ("bench", "bench", "Measure speed beside what else could be used."),

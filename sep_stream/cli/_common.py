@@ -34,6 +34,7 @@ _ROLE: Final = {
     "model": "model",
     "dlq requeue": "requeue",
     "replay": "replay",
+    "cache rebuild": "cache",
     "worker": None,  # by its stages
 }
 """As which role a command uses a secured embedded broker; all others only read."""

@@ -12,7 +12,18 @@ from sep_stream.cli._common import progress
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.resources import resource
 
-NAMES: Final = ("convert", "flood", "log", "cpu_engine", "nearest", "publish", "latency", "recovery", "backtest")
+NAMES: Final = (
+    "convert",
+    "flood",
+    "log",
+    "cpu_engine",
+    "nearest",
+    "publish",
+    "latency",
+    "recovery",
+    "backtest",
+    "cache",
+)
 
 
 @click.command(
@@ -31,7 +42,7 @@ def bench(names: tuple[str, ...], runs: int, seconds: float, as_json: bool) -> N
     """Measure beside baselines, each on an embedded broker of its own where it needs one.
 
     NAME is one or more of convert, flood, log, cpu_engine, nearest, publish, latency, recovery,
-    backtest. Without one, all run:
+    backtest, cache. Without one, all run:
     more than an hour. Let nothing else run meanwhile.
     """
     folder = resource("bench")

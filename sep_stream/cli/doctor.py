@@ -73,6 +73,14 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _guarded("topics", lambda: _topics(settings))
         if settings.security_protocol != "PLAINTEXT":
             yield _guarded("acls", lambda: _acls(settings))
+    if settings.redis_url is not None or _redis_runs(settings.data_dir):
+        yield _guarded("cache", lambda: _cache(settings))
+
+
+def _redis_runs(data_dir: Path) -> bool:
+    from sep_stream.runtime.embedded import EmbeddedRedis
+
+    return EmbeddedRedis(data_dir).status().running
 
 
 def _guarded(check: str, look: Callable[[], Finding]) -> Finding:
@@ -166,6 +174,13 @@ def _broker(settings: Settings) -> Finding:
 
     address = resolve_brokers(settings)
     return Finding("broker", True, f"{len(broker_ids(settings))} at {address}")
+
+
+def _cache(settings: Settings) -> Finding:
+    from sep_stream.stores.cache import Cache
+
+    cache = Cache(settings)
+    return Finding("cache", True, f"{len(cache.names())} values in Redis at {cache.address}")
 
 
 def _acls(settings: Settings) -> Finding:

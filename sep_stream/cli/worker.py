@@ -24,9 +24,15 @@ STAGES = "convert,metrics,score,settle"
 Examples:
   sep-stream worker
   sep-stream worker --stages convert,metrics
+  sep-stream worker --stages cache
   sep-stream worker --processes 2 --until-caught-up"""
 )
-@click.option("--stages", default=STAGES, show_default=True, help="The stages to run, separated by commas.")
+@click.option(
+    "--stages",
+    default=STAGES,
+    show_default=True,
+    help="The stages to run, separated by commas; beside these: cache, into Redis.",
+)
 @click.option(
     "--engine",
     default="auto",

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     connect_url: str | None = Field(None, description="Kafka Connect's REST API; left out: that of data_dir")
     database_url: SecretStr | None = Field(None, description="PostgreSQL; left out: that of data_dir")
     redis_url: SecretStr | None = Field(None, description="left out: that of data_dir")
+    cache_ttl_s: int = Field(
+        3_600, ge=1, le=10 * 366 * 86_400, description="so long after its record a cached value is no longer the latest"
+    )
     partitions: int = Field(8, ge=1, le=1000, description="of every topic keyed by instrument; fixed for life")
     replication: int = Field(1, ge=1, le=10)
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SASL_SSL|SSL|SASL_PLAINTEXT)$")
