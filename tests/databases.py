@@ -75,13 +75,18 @@ class Databases:
         return Database(self.server, name)
 
 
-def start_for_tests(data_dir: Path) -> EmbeddedPostgres:
-    """A server with a migrated database. It does not wait for the disk."""
-    server = EmbeddedPostgres(data_dir)
-    server.start(quiet)
+def wait_for_no_disk(server: EmbeddedPostgres) -> None:
+    """What the tests keep may be lost with the machine."""
     with Database(server, "postgres").connect(SUPERUSER) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("SELECT pg_reload_conf()")
+
+
+def start_for_tests(data_dir: Path) -> EmbeddedPostgres:
+    """A server with a migrated database."""
+    server = EmbeddedPostgres(data_dir)
+    server.start(quiet)
+    wait_for_no_disk(server)
     Database(server, DATABASE).migrate()
     return server
 
