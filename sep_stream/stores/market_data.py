@@ -19,7 +19,7 @@ import numpy.typing as npt
 import psycopg
 
 from sep_stream.convert.state import BAR_DTYPE
-from sep_stream.errors import DependencyError, InputError
+from sep_stream.errors import InputError, SepError
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
 from sep_stream.stores.copy_format import WRITTEN_COLUMNS, encode_bars
@@ -159,8 +159,8 @@ class _Load:
                     pending.append(pool.submit(self._store, chunk))
                 while pending:
                     self._account(pending.popleft())
-        except DependencyError as error:
-            raise DependencyError(
+        except SepError as error:
+            raise type(error)(
                 f"{error}\n{self._stored:,} bars were stored by this run; the same command goes on behind them"
             ) from error
         return Loaded(self._bars, self._stored, self._changed, repeated=False)
