@@ -160,6 +160,9 @@ class _Load:
                 while pending:
                     self._account(pending.popleft())
         except SepError as error:
+            for future in pending:
+                if future.exception() is None:
+                    self._account(future)
             raise type(error)(
                 f"{error}\n{self._stored:,} bars were stored by this run; the same command goes on behind them"
             ) from error
