@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sep_stream.cli._common import progress, settings_options
+from sep_stream.cli._files import Input, input_options, load_into_database, span_options
 from sep_stream.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,6 +109,40 @@ def refresh(settings: Settings) -> None:
             state = read_state(connection)
         refresh(connection, state, progress)
     click.echo("rollups and views are up to date")
+
+
+@db.command()
+@input_options
+@span_options
+@click.option("--again", is_flag=True, help="Even if these were loaded before, as after bars were deleted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@settings_options
+def load(
+    settings: Settings,
+    files: tuple[Path, ...],
+    instrument: str,
+    format: str | None,
+    assume_utc: bool,
+    start: str | None,
+    until: str | None,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Store the bars of FILES in the table market_data, without Kafka. The same as `ingest FILES --to-db`.
+
+    FILES as in `sep-stream ingest`; their bars of M1, M5 and M15 are those that `sep-stream bars FILES` prints. Nothing
+    is published: workers, signals and replays see nothing of it. A bar that is in the database already gets these
+    values.
+
+    A load that was cut off, by whatever, goes on where it was with the same command; one that was finished is not
+    repeated.
+
+    \b
+    Examples:
+      sep-stream db load 2023.csv 2024.csv --instrument EUR/USD
+      sep-stream db load history.parquet --instrument EUR/USD --until 2024-01-01T00:00:00Z
+    """
+    load_into_database(settings, Input.of(files, instrument, format, assume_utc, start, until), again, as_json)
 
 
 def _server(state: State) -> str:
