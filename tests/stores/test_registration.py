@@ -281,7 +281,7 @@ def test_a_log_written_before_the_registry_came_is_read_by_everything_after(
 
 
 def test_who_may_not_register_is_told_who_may(secured: EmbeddedRegistry, prefix: str) -> None:
-    with pytest.raises(DependencyError, match="does not let the user 'read' do that.*`sep-stream schemas register`"):
+    with pytest.raises(DependencyError, match=r"does not let the user 'read' do that.*`sep-stream schemas register`"):
         schemas_in_force(secured_settings(secured, "read", prefix=prefix), register=True)
 
 
