@@ -18,7 +18,7 @@ from sep_stream.runtime import topics  # noqa: E402
 from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRegistry  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
-from tests.databases import Database, Databases, start_for_tests  # noqa: E402
+from tests.databases import Database, Databases, server_for_tests  # noqa: E402
 
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
@@ -63,10 +63,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRegis
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """The run's PostgreSQL."""
-    server = start_for_tests(tmp_path_factory.mktemp("stack"))
-    yield Databases(server)
-    server.stop()
-    server.wipe()
+    with server_for_tests(tmp_path_factory.mktemp("stack")) as server:
+        yield Databases(server)
 
 
 @pytest.fixture
