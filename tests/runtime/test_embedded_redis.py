@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import stat
@@ -183,3 +184,11 @@ def test_a_server_that_is_too_old_is_not_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(embedded, "_of_wheel", list)
     with pytest.raises(ConfigurationError, match=r"found: /usr/bin/redis-server 6\.0\.16; .*sep-stream\[embedded\]"):
         EmbeddedRedis(tmp_path).start(quiet)
+
+
+@pytest.mark.parametrize("role", ["cache", "read"])
+def test_the_page_names_the_rights_of_each_role(role: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
+    told = re.search(rf"^user {role} on >… (.*?)(?=^user |^```)", page, re.DOTALL | re.MULTILINE)
+    assert told is not None
+    assert sorted(told[1].split()) == sorted(embedded._RIGHTS[role].split())

@@ -31,7 +31,7 @@ _READ: Final = "+get +hget +hmget +hgetall +exists +pttl +multi +exec +discard +
 _RIGHTS: Final = {
     ADMIN: "~* &* +@all",
     "cache": (
-        f"~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +info +eval +evalsha +script|load +set +hset +hkeys +unlink "
+        f"~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +info +eval +evalsha +script|load +set +hset +unlink "
         "+rename +persist +pexpire +pexpireat +publish"
     ),
     "read": f"%R~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +subscribe +unsubscribe",

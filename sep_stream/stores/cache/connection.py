@@ -20,6 +20,9 @@ READ, WRITE = "read", "cache"
 """The roles: also those of the embedded server."""
 TIMEOUT_S: Final = 2.0
 _EXPECTED: Final = "expected redis://USER:PASSWORD@HOST:PORT or rediss://… for TLS"
+_TLS_THERE: Final = ("onnection closed by server", "reset by peer")
+"""What is heard where we speak without TLS to a server that takes TLS alone; other things sound so too."""
+_NO_TLS_THERE: Final = ("WRONG_VERSION_NUMBER", "record layer", "UNEXPECTED_EOF", "Timeout connecting")
 
 
 class Unreachable(DependencyError):  # noqa: N818 - the error is DependencyError's
@@ -80,11 +83,12 @@ class RedisServer:
         return DependencyError(f"{at}: {said}")
 
     def _remedy(self, said: str) -> str:
-        if self.speaks_tls and ("WRONG_VERSION_NUMBER" in said or "record layer" in said or "UNEXPECTED_EOF" in said):
-            return "it seems to take no TLS: redis:// instead of rediss:// in SEP_REDIS_URL"
-        if not self.speaks_tls and "onnection closed by server" in said:
-            return "if it takes TLS alone, write rediss:// in SEP_REDIS_URL"
-        return "check that it runs (`sep-stream status`, `sep-stream up --with redis`) and that SEP_REDIS_URL names it"
+        usual = "check that it runs (`sep-stream status`, `sep-stream up --with redis`) and that SEP_REDIS_URL names it"
+        if self.speaks_tls and any(sign in said for sign in _NO_TLS_THERE):
+            return f"{usual}; if it takes no TLS, with redis:// instead of rediss://"
+        if not self.speaks_tls and any(sign in said for sign in _TLS_THERE):
+            return f"{usual}; if it takes TLS alone, with rediss:// instead of redis://"
+        return usual
 
 
 def _url(settings: Settings) -> str | None:
