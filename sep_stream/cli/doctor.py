@@ -87,9 +87,9 @@ def _resources() -> Finding:
 
     topology = Topology.load()
     schemas = len(list(load_schemas(resource("schemas") / "avro")))
-    return Finding(
-        "resources", True, f"{schemas} schemas, {len(topology.topics)} topics, {len(topology.instruments)} instruments"
-    )
+    migrations = len(list(resource("migrations").glob("*.sql")))
+    declared = f"{len(topology.topics)} topics, {len(topology.instruments)} instruments, {migrations} migrations"
+    return Finding("resources", True, f"{schemas} schemas, {declared}")
 
 
 def _embedded() -> Finding:

@@ -365,7 +365,8 @@ class _Account:
 
 def _system_folder() -> Path:
     try:
-        SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+        SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True)
+        SYSTEM_FOLDER.chmod(0o755)  # whatever the umask: the server's user passes through it
     except OSError as error:
         raise DependencyError(
             f"{SYSTEM_FOLDER}: {error.strerror}; as root, PostgreSQL's data lies there: it runs as another user"
