@@ -12,7 +12,18 @@ from sep_stream.cli._common import progress
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.resources import resource
 
-NAMES: Final = ("convert", "flood", "log", "cpu_engine", "nearest", "publish", "latency", "recovery", "backtest")
+NAMES: Final = (
+    "convert",
+    "flood",
+    "log",
+    "cpu_engine",
+    "nearest",
+    "publish",
+    "latency",
+    "recovery",
+    "backtest",
+    "database",
+)
 
 
 @click.command(
@@ -28,10 +39,10 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each figure as a line of JSON.")
 def bench(names: tuple[str, ...], runs: int, seconds: float, as_json: bool) -> None:
-    """Measure beside baselines, each on an embedded broker of its own where it needs one.
+    """Measure beside baselines, each on an embedded broker or database of its own where it needs one.
 
     NAME is one or more of convert, flood, log, cpu_engine, nearest, publish, latency, recovery,
-    backtest. Without one, all run:
+    backtest, database. Without one, all run:
     more than an hour. Let nothing else run meanwhile.
     """
     folder = resource("bench")
