@@ -28,9 +28,9 @@ def test_an_unknown_one_is_wrong_usage(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("name", "figures"), [("convert", 4), ("flood", 1), ("log", 2), ("publish", 1), ("latency", 6)]
+    ("name", "figures"), [("convert", 4), ("flood", 1), ("log", 2), ("publish", 1), ("latency", 6), ("database", 2)]
 )
-def test_those_on_a_broker_give_all_their_figures(tmp_path: Path, name: str, figures: int) -> None:
+def test_those_on_a_server_give_all_their_figures(tmp_path: Path, name: str, figures: int) -> None:
     code, out, err = run("bench", name, "--runs", 1, "--seconds", 3, "--json", cwd=tmp_path)
     assert code == 0, err
     assert len([json.loads(line) for line in out.splitlines()]) == figures
