@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sep_stream.runtime.settings import Settings
+
 CONFLUENT_PATH: Final = "/apis/ccompat/v7"
 """Under it an Apicurio registry speaks Confluent's protocol."""
 NATIVE_PATH: Final = "/apis/registry/v3"
@@ -31,3 +33,18 @@ class RegistryAddress:
         """Of Apicurio's own protocol; None where the URL is not one of Apicurio's."""
         root = self.url.removesuffix(CONFLUENT_PATH)
         return None if root == self.url else root + NATIVE_PATH
+
+
+def resolve_registry(settings: Settings) -> RegistryAddress | None:
+    """The registry of the settings, else the embedded one of data_dir where it runs; None: there is none.
+
+    Raises ConfigurationError for a password file that can't be used.
+    """
+    if settings.schema_registry is None:
+        from sep_stream.runtime.embedded import EmbeddedRegistry
+
+        return EmbeddedRegistry(settings.data_dir).address(settings.sasl_username)
+    return RegistryAddress(
+        settings.schema_registry.rstrip("/"), settings.schema_registry_username, settings.registry_password(),
+        settings.schema_registry_ca_location,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.archives import Archive, unpacked
 from sep_stream.runtime.embedded.daemon import HOST, Daemon, PartStatus, Running
 from sep_stream.runtime.jars import Progress, embedded_extra
-from sep_stream.runtime.private_files import private_folder, write_private
+from sep_stream.runtime.private_files import private_folder, read_secret, write_private
 from sep_stream.runtime.registry_address import CONFLUENT_PATH, RegistryAddress
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
 from sep_stream.runtime.topology import Topology
@@ -102,15 +102,16 @@ class EmbeddedRegistry:
             self._answers(record.address),
         )  # fmt: skip
 
-    def address(self, role: str = READER) -> RegistryAddress | None:
-        """Where the registry answers that role; None if it does not run."""
+    def address(self, role: str | None = None) -> RegistryAddress | None:
+        """Where the registry answers that role, or who only reads if it is none of ours; None if it does not run."""
         record = self._daemon.running()
         return None if record is None else self._address(record.address, role)
 
-    def _address(self, host_port: str, role: str) -> RegistryAddress:
+    def _address(self, host_port: str, role: str | None) -> RegistryAddress:
         if not self.security.exists():
             return RegistryAddress(f"http://{host_port}{CONFLUENT_PATH}", is_ours=True)
-        password = self.security.password_file(role).read_text()
+        role = role if role in self._roles() else READER
+        password = read_secret(self.security.password_file(role))
         url = f"https://{host_port}{CONFLUENT_PATH}"
         return RegistryAddress(url, role, password, self.security.authority, is_ours=True)
 
