@@ -18,6 +18,7 @@ from sep_stream.runtime import topics  # noqa: E402
 from sep_stream.runtime.embedded import EmbeddedKafka  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
+from tests.databases import Database, Databases, start_for_tests  # noqa: E402
 
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
@@ -46,6 +47,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         address = kafka.start(lambda message: None)
     yield address
     kafka.stop()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """The run's PostgreSQL."""
+    server = start_for_tests(tmp_path_factory.mktemp("stack"))
+    yield Databases(server)
+    server.stop()
+    server.wipe()
+
+
+@pytest.fixture
+def make_database(database: Databases) -> Callable[[], Database]:
+    """A fresh migrated database at each call."""
+    return database.migrated
 
 
 @pytest.fixture

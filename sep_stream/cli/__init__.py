@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "tail": ("tail", "tail", "Show decoded records of a topic."),
     "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
     "replay": ("replay", "replay", "Publish part of a topic again, elsewhere."),
+    "db": ("db", "db", "Make, show and refresh the database's tables."),
     "bench": ("bench", "bench", "Measure speed beside what else could be used."),
     "doctor": ("doctor", "doctor", "Check everything that can be wrong."),
 }

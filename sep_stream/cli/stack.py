@@ -77,6 +77,8 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
         click.echo(f"{part.title} runs at {address}")
         if part.name == "registry":
             _register(settings.model_copy(update={**security.credentials(ADMIN), **NO_REGISTRY}))
+        if part.name == "postgres":
+            _migrate(settings)
     if "connect" in parts:
         _apply_sinks(settings)
 
@@ -103,6 +105,16 @@ def _apply_sinks(settings: Settings) -> None:
         return
     for state in states:
         click.echo(f"  {state}")
+
+
+def _migrate(settings: Settings) -> None:
+    """Bring the embedded database's tables to the newest version."""
+    from sep_stream.stores.database import MIGRATE, connect
+    from sep_stream.stores.migrations import migrate
+
+    with connect(settings.model_copy(update={"database_url": None}), MIGRATE) as connection:
+        before = migrate(connection, lambda _: None)
+    click.echo(f"  {len(before.pending)} migrations applied, {len(before.applied)} were")
 
 
 @click.command()

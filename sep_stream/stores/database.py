@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
@@ -15,13 +17,15 @@ from sep_stream.runtime.embedded.postgres import VERSION_MIN, EmbeddedPostgres
 from sep_stream.runtime.settings import Settings
 
 CONNECT_S_MAX: Final = 10
+_TLS_REQUEST: Final = bytes.fromhex("0000000804d2162f")
+"""How a client of PostgreSQL begins TLS."""
 MIGRATE, INGEST, TRADING, TRAINING, READ = "sep_migrate", "sep_ingest", "sep_trading", "sep_training", "sep_read"
 
 _REFUSED: Final[tuple[tuple[str, str], ...]] = (
     (r"Connection refused|No such file or directory|Connection timed out|timeout expired|No route to host",
      "no PostgreSQL answers there; start it (`sep-stream up --with postgres` for the embedded one), or correct "
      "database_url (SEP_DATABASE_URL)"),
-    (r"could not translate host name|could not parse network address",
+    (r"failed to resolve host|could not translate host name|could not parse network address",
      "no such host; correct database_url (SEP_DATABASE_URL)"),
     (r"password authentication failed|no password supplied|role \".*\" does not exist|is not permitted to log in",
      "user or password is wrong; correct them in database_url (SEP_DATABASE_URL)"),
@@ -31,8 +35,9 @@ _REFUSED: Final[tuple[tuple[str, str], ...]] = (
      "this user may not use the database; the roles that may are made by `sep-stream db migrate`"),
     (r"does not match host name",
      "the server's certificate is for another host; connect by a name that is in it, or have it issued for this one"),
-    (r"certificate has expired",
-     "the server's certificate has expired; renew it (`sep-stream up --secure` renews the embedded server's)"),
+    (r"certificate has expired|certificate is not yet valid",
+     "the server's certificate has expired, or its time has yet to come; renew it (`sep-stream up --secure` renews "
+     "the embedded server's)"),
     (r"certificate verify failed|root certificate file .* does not exist",
      "the server's certificate is not of an authority that is trusted here; name its authority's file in database_url "
      "with sslrootcert=…"),
@@ -92,7 +97,10 @@ def connect(settings: Settings, role: str = READ, **options: Any) -> psycopg.Con
     try:
         connection = psycopg.connect(target, autocommit=True, **missing)
     except psycopg.Error as error:
-        raise DependencyError(f"{_place(given)}: {_refusal(str(error))}") from error
+        said = str(error)
+        if "certificate verify failed" in said:
+            said = _certificate_fault(given) or said
+        raise DependencyError(f"{_place(given)}: {_refusal(said)}") from error
     version = connection.info.server_version // 10_000
     if version < VERSION_MIN:
         connection.close()
@@ -127,6 +135,23 @@ def _refusal(text: str) -> str:
         if re.search(pattern, text):
             return meaning
     return _first_line(text)
+
+
+def _certificate_fault(given: dict[str, Any]) -> str | None:
+    """What is wrong with the server's certificate, apart from its name: libpq says only that something is."""
+    host, port = given.get("hostaddr") or given.get("host"), int(given.get("port") or 5432)
+    try:
+        context = ssl.create_default_context(cafile=given.get("sslrootcert"))
+        context.check_hostname = False
+        with socket.create_connection((host, port), CONNECT_S_MAX) as plain:
+            plain.sendall(_TLS_REQUEST)
+            if plain.recv(1) == b"S":
+                context.wrap_socket(plain).close()
+    except ssl.SSLCertVerificationError as error:
+        return f"certificate verify failed: {error.verify_message}"
+    except OSError:
+        return None
+    return None
 
 
 def _known(connection: psycopg.Connection[Any]) -> dict[str, Any]:

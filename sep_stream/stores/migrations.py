@@ -179,21 +179,23 @@ def _apply(connection: Connection, migration: Migration) -> None:
     without_blocking(connection, apply)
 
 
-def without_blocking(connection: Connection, change: Callable[[], None]) -> None:
-    """Make a change in a transaction that waits for a table shortly, and again later: those who use it go on.
+def without_blocking[Change](connection: Connection, change: Callable[[], Change]) -> Change:
+    """What a change gives, in a transaction that waits for a table shortly, and again later: who uses it goes on.
 
     psycopg.errors.LockNotAvailable if that never succeeds.
     """
-    for left in reversed(range(TRIES_MAX)):
+    for _ in range(TRIES_MAX - 1):
         try:
-            with connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS_MAX}")
-                change()
-            return
+            return _tried(connection, change)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if not left:
-                raise
             time.sleep(PAUSE_S)
+    return _tried(connection, change)
+
+
+def _tried[Change](connection: Connection, change: Callable[[], Change]) -> Change:
+    with connection.transaction():
+        connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS_MAX}")
+        return change()
 
 
 def _apply_concurrently(connection: Connection, migration: Migration) -> None:

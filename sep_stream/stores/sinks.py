@@ -73,6 +73,16 @@ def lags(settings: Settings) -> dict[str, int]:
         return {}
 
 
+def dead_letters(settings: Settings) -> int:
+    """How many records no sink could read. 0 where the broker is not to be had."""
+    reader, topic = LogReader(settings), settings.topic(DEAD_LETTERS)
+    try:
+        bounds = [reader.watermarks(topic, partition) for partition in reader.partitions(topic)]
+    except SepError:
+        return 0
+    return sum(high - low for low, high in bounds)
+
+
 def _lag(reader: LogReader, settings: Settings, table: str) -> int:
     topic = topic_of(settings, table)
     partitions = reader.partitions(topic)
@@ -117,10 +127,11 @@ def _sink(settings: Settings, path: Path, shared: Mapping[str, str], registry: R
 
 def _registry(settings: Settings) -> RegistryAddress:
     """The converter knows a schema by its id, from the registry alone."""
+    from sep_stream.runtime.embedded.connect import ROLE
     from sep_stream.stores.registration import needed_registry
 
     try:
-        address = needed_registry(settings)
+        address = needed_registry(settings.model_copy(update={"sasl_username": ROLE}))
     except DependencyError as error:
         raise DependencyError(f"the sinks read Avro through a registry: {error}") from error
     if address.native_url is None and settings.connect_registry is None:
@@ -132,12 +143,9 @@ def _registry(settings: Settings) -> RegistryAddress:
 
 
 def _registry_login(settings: Settings, registry: RegistryAddress) -> dict[str, str]:
-    if registry.username is None:
+    user, login = registry.username, "value.converter.apicurio.registry.auth"
+    if user is None:
         return {}
-    from sep_stream.runtime.embedded.connect import ROLE
-
-    login = "value.converter.apicurio.registry.auth"
-    user = ROLE if registry.is_ours else registry.username
     return {f"{login}.username": user, f"{login}.password": _looked_up(settings, "registry", user, registry.password)}
 
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ SYSTEM_FOLDER: Final = Path("/var/lib/sep-stream")
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _ZONES: Final = Path("/usr/share/zoneinfo/UTC")
 ORPHANS_S_MAX: Final = 5.0
+POLL_S: Final = 0.1
 _HOME: Final = re.compile(r"postgres-[0-9a-f]{16}")
 
 
@@ -387,15 +389,23 @@ def _end_orphans(data: Path) -> None:
 
     Raises DependencyError for a server that was started by others.
     """
-    found = [process for process in psutil.process_iter() if _works_in(process, data)]
+    alive = _processes_in(data)
     with contextlib.suppress(OSError, ValueError, IndexError):
         started = int((data / "postmaster.pid").read_text().split()[0])
-        if started in {process.pid for process in found}:
+        if started in {process.pid for process in alive}:
             raise DependencyError(f"{data}: another server (pid {started}) uses this data; stop it")
-    _, alive = psutil.wait_procs(found, ORPHANS_S_MAX)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, STOP_S_MAX)
+    deadline_s, kill_s = time.monotonic() + STOP_S_MAX, time.monotonic() + ORPHANS_S_MAX
+    while alive and time.monotonic() < deadline_s:
+        if time.monotonic() > kill_s:
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        time.sleep(POLL_S)
+        alive = _processes_in(data)
+
+
+def _processes_in(data: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _works_in(process, data)]
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:
