@@ -168,9 +168,7 @@ def watch(settings: Settings, all_: bool) -> None:
         ConnectWatch(client, lambda: client.names() if all_ else _chosen(settings, client, (), False)).run()
 
 
-def _each(
-    settings: Settings, names: Sequence[str], all_: bool, act: Callable[[Connect, str], Any], done: str
-) -> None:
+def _each(settings: Settings, names: Sequence[str], all_: bool, act: Callable[[Connect, str], Any], done: str) -> None:
     from sep_stream.stores.connect import Connect, connect_url
 
     if bool(names) == all_:

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sep_stream.runtime.archives import Archive, unpacked
-from sep_stream.runtime.jars import KAFKA, KAFKA_VERSION, Jars, Progress, cache_folder, embedded_extra, fetch_jars
-from sep_stream.runtime.jars import fetch_sound, kept_files
+from sep_stream.runtime.jars import (
+    KAFKA,
+    KAFKA_VERSION,
+    Jars,
+    Progress,
+    cache_folder,
+    embedded_extra,
+    fetch_jars,
+    fetch_sound,
+    kept_files,
+)
 
 JDBC_SINK_VERSION: Final = "3.6.0.Final"
 CONVERTER_VERSION: Final = "3.0.9"

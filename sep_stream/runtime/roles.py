@@ -27,7 +27,7 @@ _KEYS: Final = frozenset({"name", "doc", "topics", "groups", "transactional_ids"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grant:
-    """resource: of OPERATIONS · name: without the prefix, or after `=` a whole one; "" for the cluster · operation: of OPERATIONS"""
+    """resource, operation: of OPERATIONS · name: without the prefix, or a whole one after `=`; "" for the cluster"""
 
     resource: str
     name: str

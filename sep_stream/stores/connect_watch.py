@@ -1,4 +1,4 @@
-"""Starts failed connectors anew: Connect gives a task up that could not start, or whose database broke mid-statement."""
+"""Starts failed connectors anew: a task that could not start, or whose database went in the middle, stays down."""
 
 from __future__ import annotations
 

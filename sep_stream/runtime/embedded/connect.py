@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ class EmbeddedConnect:
         self._data_dir = data_dir.expanduser().absolute()
         self._folder = self._data_dir / "connect"
         self._daemon = Daemon(self._folder, self.title)
+        self._watch = Daemon(self._folder / "watch", "the watch over the sinks")
+        """It starts what fails anew, as long as the worker is to run."""
         self.security = SecurityFolder(data_dir)
 
     def start(self, progress: Progress, secure: bool = False) -> str:
@@ -55,10 +58,16 @@ class EmbeddedConnect:
                 progress(f"starting {self.title}")
                 record = self._launch(java, broker, progress)
             self._daemon.wait_ready(record, self._answers)
+            if self._watch.running() is None:
+                self._watch.folder.mkdir(exist_ok=True)
+                command = [sys.executable, "-m", "sep_stream", "connect", "watch", "--all"]
+                environment = {**os.environ, "SEP_CONNECT_URL": f"http://{record.address}"}
+                self._watch.launch(command, record.port, KAFKA_VERSION, environment=environment)
         return record.address
 
     def stop(self) -> bool:
         """Stop the worker, by force if it does not go; False if none ran. What the sinks were at is done again."""
+        self._watch.stop()
         return self._daemon.stop()
 
     def wipe(self) -> None:
@@ -139,7 +148,8 @@ class EmbeddedConnect:
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.security.authority),
         }
-        return {f"{who}{name}": value for who in ("", "consumer.", "producer.", "admin.") for name, value in login.items()}
+        clients = ("", "consumer.", "producer.", "admin.")
+        return {client + name: value for client in clients for name, value in login.items()}
 
     def _trust(self) -> list[object]:
         """The JVM's flags with which the converter trusts the registry's certificate: it has no setting for that."""
