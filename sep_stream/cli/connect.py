@@ -155,7 +155,8 @@ def delete(settings: Settings, names: Sequence[str], all_: bool) -> None:
 def watch(settings: Settings, all_: bool) -> None:
     """Start failed sinks anew, each after a longer pause while it goes on failing, until interrupted.
 
-    Connect itself never does. The embedded one has such a watch beside it.
+    Connect itself never does. The embedded one has such a watch beside it. While the registry does not answer, nothing
+    is started.
 
     \b
     Example:
@@ -163,9 +164,11 @@ def watch(settings: Settings, all_: bool) -> None:
     """
     from sep_stream.stores.connect import Connect, connect_url
     from sep_stream.stores.connect_watch import ConnectWatch
+    from sep_stream.stores.sinks import registry_answers, sink_names
 
     with Connect(connect_url(settings)) as client:
-        ConnectWatch(client, lambda: client.names() if all_ else _chosen(settings, client, (), False)).run()
+        names = client.names if all_ else lambda: sink_names(settings)
+        ConnectWatch(client, names, lambda: registry_answers(settings)).run()
 
 
 def _each(settings: Settings, names: Sequence[str], all_: bool, act: Callable[[Connect, str], Any], done: str) -> None:

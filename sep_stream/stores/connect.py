@@ -19,8 +19,6 @@ ANSWER_S_MAX: Final = 90.0
 SETTLE_S_MAX: Final = 60.0
 """For a connector to run, or to have gone."""
 _POLL_S: Final = 0.2
-_BUSY: Final = 409
-"""The cluster is sharing out its work just now."""
 RUNNING, FAILED, PAUSED = "RUNNING", "FAILED", "PAUSED"
 
 
@@ -157,7 +155,7 @@ class Connect:
                     f"Kafka Connect at {self.url} does not answer ({type(error).__name__}); see its log, start the "
                     "embedded one with `sep-stream up --with registry,postgres,connect`, or correct SEP_CONNECT_URL"
                 ) from error
-            if answer.status_code != _BUSY or time.monotonic() > deadline_s:
+            if not _is_busy(answer) or time.monotonic() > deadline_s:
                 break
             time.sleep(_POLL_S)
         if answer.status_code == httpx.codes.NOT_FOUND and missing is not ...:
@@ -187,6 +185,13 @@ def settle(connect: Connect, names: Iterable[str]) -> list[ConnectorState]:
             )
         states.append(state)
     return states
+
+
+def _is_busy(answer: httpx.Response) -> bool:
+    """Whether the cluster is sharing out its work just now; it has two ways to say so."""
+    return answer.status_code == httpx.codes.CONFLICT or (
+        answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and "rebalance" in answer.text
+    )
 
 
 def _path(name: str) -> str:

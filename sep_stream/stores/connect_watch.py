@@ -14,8 +14,8 @@ from sep_stream.stores.connect import Connect
 
 LOOK_S: Final = 3.0
 PAUSE_S_FIRST: Final = 3.0
-PAUSE_S_MAX: Final = 120.0
-"""A database that is away for long is asked for every two minutes."""
+PAUSE_S_MAX: Final = 60.0
+"""A database that is away for long is asked for every minute."""
 
 _log = structlog.get_logger(__name__)
 
@@ -29,12 +29,17 @@ class _Trouble:
 
 
 class ConnectWatch:
-    """names: which connectors to look after, asked for each time."""
+    """names: which connectors to look after, asked for each time · may_start: whether the registry is there: a sink
+    that starts without it takes good records for unreadable ones"""
 
     def __init__(
-        self, connect: Connect, names: Callable[[], Iterable[str]], clock: Callable[[], float] = time.monotonic
+        self,
+        connect: Connect,
+        names: Callable[[], Iterable[str]],
+        may_start: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connect, self._names, self._clock = connect, names, clock
+        self._connect, self._names, self._may_start, self._clock = connect, names, may_start, clock
         self._troubles: dict[str, _Trouble] = {}
         self._is_away = False
 
@@ -64,7 +69,7 @@ class ConnectWatch:
             return False
         now_s = self._clock()
         trouble = self._troubles.setdefault(name, _Trouble(PAUSE_S_FIRST, now_s))
-        if now_s < trouble.next_s:
+        if now_s < trouble.next_s or not self._may_start():
             return False
         _log.warning("sink failed, starting it again", connector=name, reason=state.failure)
         self._connect.restart(name)

@@ -20,6 +20,7 @@ from sep_stream.runtime.settings import Settings
 DEFAULTS: Final = "defaults.json"
 """What all sinks share; each file overrides it."""
 DEAD_LETTERS: Final = "connect.dead.letters"
+ANSWER_S_MAX: Final = 5.0
 _PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
 _CONNECTION: Final = {"connectTimeout": "10", "socketTimeout": "60", "tcpKeepAlive": "true", "ApplicationName": "sink"}
 """Seconds: a server that falls silent is given up, so that the sink tries anew."""
@@ -62,6 +63,17 @@ def check_plugins(plugins: Collection[str], url: str, sinks: Iterable[Sink]) -> 
                     f"Kafka Connect at {url} lacks the plugin {sink.config[role]} that {sink.name} needs; put it into "
                     "its plugin.path and start it again (the embedded one has it)"
                 )
+
+
+def registry_answers(settings: Settings) -> bool:
+    from sep_stream.stores.schema_registry import SchemaRegistry
+
+    try:
+        with SchemaRegistry(_registry(settings), ANSWER_S_MAX) as registry:
+            registry.subjects()
+    except SepError:
+        return False
+    return True
 
 
 def lags(settings: Settings) -> dict[str, int]:
