@@ -15,6 +15,7 @@ from sep_stream.runtime.settings import Settings
 Examples:
   sep-stream demo
   sep-stream demo candles.csv --instrument GBP/USD
+  sep-stream demo --with-stores
   sep-stream demo --secure --keep"""
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -23,6 +24,7 @@ Examples:
 @click.option("--days", default=30, show_default=True, type=click.IntRange(min=8), help="Synthetic trading days.")
 @click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
 @click.option("--secure", is_flag=True, help="On a broker with TLS, a user for each role, and ACLs.")
+@click.option("--with-stores", is_flag=True, help="With PostgreSQL, Redis, Kafka Connect and a schema registry too.")
 @click.option("--keep", is_flag=True, help="Leave the stack running at the end.")
 @settings_options
 def demo(
@@ -33,6 +35,7 @@ def demo(
     days: int,
     assume_utc: bool,
     secure: bool,
+    with_stores: bool,
     keep: bool,
 ) -> None:
     """Start Kafka, publish history, train a model on its first part, run a worker on the rest and show its signals.
@@ -48,6 +51,6 @@ def demo(
     instruments = Topology.load().instruments
     if files:
         played = market.from_files(instruments, files, str(instrument), assume_utc)
-        story.tell(settings, lambda: played, secure, keep)
+        story.tell(settings, lambda: played, secure, keep, with_stores)
     else:
-        story.tell(settings, lambda: market.synthetic(instruments, seed, days), secure, keep)
+        story.tell(settings, lambda: market.synthetic(instruments, seed, days), secure, keep, with_stores)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -30,22 +30,23 @@ from sep_stream.market.avro import Schemas
 from sep_stream.market.events import EventBatch
 from sep_stream.market.timeframes import TIMEFRAMES, US_PER_S
 from sep_stream.runtime import topics
-from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.embedded import OPTIONAL_PARTS, EmbeddedKafka, EmbeddedStack
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogFollower, LogReader
-from sep_stream.runtime.security_folder import ADMIN
-from sep_stream.runtime.settings import ENVIRONMENT_PREFIX, NO_REGISTRY, NO_SECURITY, Settings
+from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
+from sep_stream.runtime.settings import ENVIRONMENT_PREFIX, NO_REGISTRY, NO_SECURITY, NO_STORES, Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.runtime.users import admit_roles
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.model_store import local_folder, save_model
+from sep_stream.stores.preparing import prepare
 from sep_stream.stores.schemas import declared_schemas
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
 from sep_stream.worker.caught_up import CaughtUp
-from sep_stream.worker.runner import STAGES
+from sep_stream.worker.runner import ALL_STAGES, STAGES
 
 PREFIX: Final = "demo."
 LIVE_STEPS: Final = 20
@@ -60,38 +61,57 @@ Take = Callable[[float], None]
 """Takes in the signals that come within so many seconds."""
 
 
-def tell(settings: Settings, make_market: Callable[[], Market], secure: bool, keep: bool) -> None:
-    """Play a market on an embedded broker of its own, below the settings' data folder."""
+def tell(
+    settings: Settings, make_market: Callable[[], Market], secure: bool, keep: bool, with_stores: bool = False
+) -> None:
+    """Play a market on an embedded stack of its own, below the settings' data folder.
+
+    with_stores: with a database and a cache, and what they hold in the end
+    """
     console = Console()
     topology, schemas = Topology.load(), declared_schemas()
     folder = settings.data_dir.expanduser().absolute() / "demo"
-    kafka = EmbeddedKafka(folder)
-    kafka.stop()
-    kafka.wipe()
+    servers, security = EmbeddedStack(folder), SecurityFolder(folder)
+    servers.stop()
+    servers.wipe()
+
+    def note(message: str) -> None:
+        console.print(f"· {message}")
+
     with ExitStack() as stack:
         if not keep:
-            stack.callback(kafka.stop)
+            stack.callback(servers.stop)
         with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(kafka.start, lambda message: console.print(f"· {message}"), secure)
+            starting = beside.submit(EmbeddedKafka(folder).start, note, secure)
             market = make_market()
             console.print(f"· {market.title}", style="bold")
             address = starting.result()
         settings = settings.model_copy(
             update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
             | NO_SECURITY
+            | NO_STORES
             | NO_REGISTRY
         )
 
         def as_role(name: str) -> Settings:
-            return settings.model_copy(update=kafka.security.credentials(name))
+            return settings.model_copy(update=security.credentials(name))
 
         topics.create(as_role(ADMIN), topology)
         if secure:
-            before = admit_roles(settings, kafka.security, topology)
+            before = admit_roles(settings, security, topology)
             console.print(f"· secured: TLS, {len(topology.roles)} users, {len(before.missing)} ACLs")
-        check_worker = stack.enter_context(_worker(as_role("worker"), folder / "worker.log", console))
-        _play(as_role, topology, schemas, market, console, check_worker)
+        for part, at in servers.start(OPTIONAL_PARTS if with_stores else (), note, secure):
+            for line in prepare(part.name, settings):
+                note(f"{part.title} at {at}: {line}")
+        stages = ALL_STAGES if with_stores else STAGES
+        check_worker = stack.enter_context(_worker(as_role("worker"), stages, folder / "worker.log", console))
+        _play(as_role, topology, schemas, market, console, check_worker, stages)
         check_worker()
+        if with_stores:
+            from sep_stream.demo.stores import show_stores
+
+            symbols = [topology.instruments.symbols[at] for at in np.unique(market.events.instrument).tolist()]
+            show_stores(as_role("read"), symbols, console)
     if keep:
         console.print(
             f"\nThe stack runs on at {address}. Look around:\n"
@@ -109,11 +129,11 @@ def tell(settings: Settings, make_market: Callable[[], Market], secure: bool, ke
 
 
 @contextmanager
-def _worker(settings: Settings, log: Path, console: Console) -> Iterator[Callable[[], None]]:
+def _worker(settings: Settings, stages: Sequence[str], log: Path, console: Console) -> Iterator[Callable[[], None]]:
     """A worker process of its own, stopped at the end. Gives what raises DependencyError once it runs no more."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sep_stream", "worker"],
+            [sys.executable, "-m", "sep_stream", "worker", "--stages", ",".join(stages)],
             env=_without_settings(os.environ) | settings.environment(),
             stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
@@ -147,6 +167,7 @@ def _play(
     market: Market,
     console: Console,
     check_worker: Callable[[], None],
+    stages: Sequence[str],
 ) -> None:
     begun_s = time.monotonic()
     cut = market.history_rows
@@ -173,10 +194,10 @@ def _play(
             paced = _paced_rows(market, cut)
             publisher.publish(market.events.take(slice(cut, paced)))
             publisher.flush()
-            _until_caught_up(settings, take, check_worker)
+            _until_caught_up(settings, stages, take, check_worker)
             caught_up_s = time.monotonic()
             _publish_at_a_pace(publisher, market, paced, tally, take)
-            _until_caught_up(settings, take, check_worker)
+            _until_caught_up(settings, stages, take, check_worker)
         follower.close()
     if tally.shown:
         console.print(_table(tally, market))
@@ -256,9 +277,9 @@ def _note_sent(publisher: Publisher, step: EventBatch, tally: SignalTally, now_s
             tally.sent_s[symbol, time_us // US_PER_S + duration_s] = now_s
 
 
-def _until_caught_up(settings: Settings, take: Take, check_worker: Callable[[], None]) -> None:
+def _until_caught_up(settings: Settings, stages: Sequence[str], take: Take, check_worker: Callable[[], None]) -> None:
     names = {d.name: settings.topic(d.name) for d in Topology.load().topics}
-    caught_up = CaughtUp(settings, STAGES, names)
+    caught_up = CaughtUp(settings, stages, names)
     caught_up.mark_start()
     deadline_s = time.monotonic() + CAUGHT_UP_S_MAX
     for reached in caught_up.steps():

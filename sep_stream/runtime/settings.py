@@ -41,6 +41,11 @@ _REGISTRY_LOGIN: Final = (
 )  # fmt: skip
 NO_REGISTRY: Final = {"schema_registry": None, **dict.fromkeys(_REGISTRY_LOGIN)}
 """To update settings with that are meant for the embedded registry."""
+_STORES: Final = (
+    "database_url", "redis_url", "connect_url", "connect_registry", "connect_database", "connect_password",
+)  # fmt: skip
+NO_STORES: Final = {**NO_REGISTRY, **dict.fromkeys(_STORES)}
+"""To update settings with that are meant for the embedded stores."""
 NO_SECURITY: Final = {"security_protocol": "PLAINTEXT", **dict.fromkeys(_SECURED)}
 """To update settings with that are meant for another broker."""
 _PRIVATE: Final = frozenset({"sasl_password", "ssl_key_password", "schema_registry_password"})
@@ -65,6 +70,15 @@ class Settings(BaseSettings):
     schema_registry_password_file: Path | None = Field(None, description="a file with one line, instead")
     schema_registry_ca_location: Path | None = Field(None, description="whom to trust; left out: the system's")
     connect_url: str | None = Field(None, description="Kafka Connect's REST API; left out: that of data_dir")
+    connect_password: str | None = Field(
+        None, description="how a Connect of your own looks up the password of {user}, as ${dir:/run/secrets:{user}}"
+    )
+    connect_database: str | None = Field(
+        None, description="jdbc:postgresql://HOST:PORT/NAME as Connect reaches it; left out: as database_url does"
+    )
+    connect_registry: str | None = Field(
+        None, description="the registry's own API as Connect reaches it; left out: as schema_registry does"
+    )
     database_url: SecretStr | None = Field(None, description="PostgreSQL; left out: that of data_dir")
     redis_url: SecretStr | None = Field(None, description="left out: that of data_dir")
     cache_ttl_s: int = Field(

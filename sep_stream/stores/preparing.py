@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
-from sep_stream.runtime.settings import NO_REGISTRY, Settings
+from sep_stream.runtime.settings import NO_STORES, Settings
 
 
 def prepare(part: str, settings: Settings) -> list[str]:
@@ -18,8 +18,7 @@ def prepare(part: str, settings: Settings) -> list[str]:
     do = _PREPARATIONS.get(part)
     if do is None:
         return []
-    embedded = {"database_url": None, "connect_url": None, **NO_REGISTRY}
-    return do(settings.model_copy(update=SecurityFolder(settings.data_dir).credentials(ADMIN) | embedded))
+    return do(settings.model_copy(update=SecurityFolder(settings.data_dir).credentials(ADMIN) | NO_STORES))
 
 
 def _register(settings: Settings) -> list[str]:
@@ -42,8 +41,11 @@ def _migrate(settings: Settings) -> list[str]:
 
 
 def _apply(settings: Settings) -> list[str]:
+    from sep_stream.runtime.embedded import EmbeddedPostgres
     from sep_stream.stores.sinks import apply_sinks
 
+    if not EmbeddedPostgres(settings.data_dir).status().running:
+        return ["no sinks yet: no database runs here; `sep-stream up --with postgres`, then `sep-stream connect apply`"]
     return [str(state) for state in apply_sinks(settings)]
 
 

@@ -125,9 +125,7 @@ def test_connect_has_the_embedded_ones_topics_and_the_sinks_plugins_and_password
         assert sink.config["connection.password"] == f"${{dir:{folder}:{user}}}"
 
 
-def test_no_password_is_in_the_files_and_each_has_to_be_given(
-    compose: dict[str, Any], example: dict[str, str]
-) -> None:
+def test_no_password_is_in_the_files_and_each_has_to_be_given(compose: dict[str, Any], example: dict[str, str]) -> None:
     used = {name for service in compose["services"].values() for name in service.get("secrets", [])}
     assert used == compose["secrets"].keys()
     assert all(entry.keys() == {"environment"} for entry in compose["secrets"].values())
@@ -156,7 +154,9 @@ def test_the_database_has_the_roles_of_the_migrations() -> None:
     script = (ROOT / "docker" / "postgres-roles.sh").read_text()
     [listed] = re.findall(r"for role in (.*); do", script)
     assert tuple(listed.split()) == embedded_postgres.ROLES
-    assert set(listed.split()) == set(re.findall(r"'(sep_\w+)'", (resource("migrations") / "0001_roles.sql").read_text()))
+    assert set(listed.split()) == set(
+        re.findall(r"'(sep_\w+)'", (resource("migrations") / "0001_roles.sql").read_text())
+    )
     assert f"OWNER TO {embedded_postgres.OWNER};" in script
 
 
