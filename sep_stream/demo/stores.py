@@ -54,7 +54,7 @@ def _await_sinks(settings: Settings) -> None:
 def _rows(settings: Settings) -> Table:
     table = Table(title="In PostgreSQL", title_justify="left")
     for name in ("table", "rows", "the newest", "", "at (UTC)", ""):
-        table.add_column(name, justify="right" if name == "rows" else "left")
+        table.add_column(name, justify="right" if name == "rows" else "left", no_wrap=True)
     with closing(connect(settings, READ)) as connection, told(connection):
         for name, shown in _NEWEST.items():
             source = sql.Identifier(name)

@@ -104,6 +104,7 @@ def tell(
             for line in prepare(part.name, settings):
                 note(f"{part.title} at {at}: {line}")
         stages = ALL_STAGES if with_stores else STAGES
+        settings = settings.model_copy(update={"trade": "gated"} if with_stores else {})
         check_worker = stack.enter_context(_worker(as_role("worker"), stages, folder / "worker.log", console))
         _play(as_role, topology, schemas, market, console, check_worker, stages)
         check_worker()
