@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "down": ("stack", "down", "Stop the embedded stack."),
     "status": ("stack", "status", "Show what runs and what the topics hold."),
     "topics": ("topics", "topics", "Create, list and describe the topics."),
+    "schemas": ("schemas", "schemas", "Register, list and check schemas in a registry."),
     "ingest": ("ingest", "ingest", "Publish files or a synthetic market."),
     "worker": ("worker", "worker", "Turn events into bars, windows, metrics and signals."),
     "bars": ("offline", "bars", "Bars of files, without a broker."),
@@ -28,6 +29,7 @@ COMMANDS: Final = {
     "dlq": ("dlq", "dlq", "List, show and requeue refused events."),
     "cache": ("cache", "cache", "Make the cache in Redis anew, and check it."),
     "replay": ("replay", "replay", "Publish part of a topic again, elsewhere."),
+    "db": ("db", "db", "Make, show and refresh the database's tables."),
     "bench": ("bench", "bench", "Measure speed beside what else could be used."),
     "doctor": ("doctor", "doctor", "Check everything that can be wrong."),
 }

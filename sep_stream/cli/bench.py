@@ -23,6 +23,7 @@ NAMES: Final = (
     "recovery",
     "backtest",
     "cache",
+    "database",
 )
 
 
@@ -39,11 +40,10 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each figure as a line of JSON.")
 def bench(names: tuple[str, ...], runs: int, seconds: float, as_json: bool) -> None:
-    """Measure beside baselines, each on an embedded broker of its own where it needs one.
+    """Measure beside baselines, each on an embedded broker or database of its own where it needs one.
 
     NAME is one or more of convert, flood, log, cpu_engine, nearest, publish, latency, recovery,
-    backtest, cache. Without one, all run:
-    more than an hour. Let nothing else run meanwhile.
+    backtest, cache, database. Without one, all run: more than an hour. Let nothing else run meanwhile.
     """
     folder = resource("bench")
     flags = ["--runs", str(runs), "--seconds", str(seconds), *(["--json"] if as_json else [])]

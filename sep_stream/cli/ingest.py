@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sep_stream.cli._common import iso, parse_time, progress, settings_options
+from sep_stream.cli._common import iso, progress, settings_options
+from sep_stream.cli._files import Input, input_options, load_into_database, span_options
 from sep_stream.errors import SepError
 from sep_stream.market.timeframes import US_PER_S
 from sep_stream.runtime.settings import Settings
-from sep_stream.sources.formats import FORMATS
 
 if TYPE_CHECKING:
     from sep_stream.market.events import EventBatch
@@ -47,14 +47,12 @@ def ingest() -> None:
     epilog="""\b
 Examples:
   sep-stream ingest january.csv february.csv --instrument GBP/USD
-  sep-stream ingest january.csv --instrument GBP/USD --until 2024-01-20T00:00:00Z"""
+  sep-stream ingest january.csv --instrument GBP/USD --until 2024-01-20T00:00:00Z
+  sep-stream ingest history.parquet --instrument GBP/USD --to-db"""
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--instrument", required=True, help="Whose prices the files hold, e.g. EUR/USD.")
-@click.option("--format", type=click.Choice(FORMATS), help="Left out: told from the content.")
-@click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
-@click.option("--from", "start", metavar="TIME", help="Only events from this time on.")
-@click.option("--until", metavar="TIME", help="Only events before this time.")
+@input_options
+@span_options
+@click.option("--to-db", is_flag=True, help="Store the bars in the database instead; see `sep-stream db load --help`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @settings_options
 def files(
@@ -65,6 +63,7 @@ def files(
     assume_utc: bool,
     start: str | None,
     until: str | None,
+    to_db: bool,
     as_json: bool,
 ) -> None:
     """Publish candles or quotes of FILES: CSV, JSON or Parquet.
@@ -72,28 +71,15 @@ def files(
     FILES follow each other in time; of several that cover the same time, such as bid and ask candles, choose one: they
     are not merged. Publishing a file twice does no harm: its events carry their row as sequence, and repeats are
     recognised.
+
+    With --to-db nothing is published: the bars go straight into the database, where no worker, signal or replay sees
+    them.
     """
-    from sep_stream.runtime.topology import Topology
-    from sep_stream.sources.files import read_files
-
-    instruments = Topology.load().instruments
-    batches = read_files(files, instruments, instrument, format=format, assume_utc=assume_utc, note=progress)
-    symbol = instruments[instruments.position(instrument)].symbol
-    start_s, stop_s = (parse_time(text) if text else None for text in (start, until))
-    if start_s is not None and stop_s is not None and start_s >= stop_s:
-        raise click.UsageError(f"--from {start} does not lie before --until {until}")
-    _publish(settings, _between(batches, start_s, stop_s), f"{', '.join(map(str, files))} as {symbol}", as_json)
-
-
-def _between(
-    batches: Iterable[tuple[Path, EventBatch]], start_s: int | None, stop_s: int | None
-) -> Iterator[tuple[Path, EventBatch]]:
-    """The events with start <= event time < stop, epoch seconds; None is no bound."""
-    start_us, stop_us = (None if bound_s is None else bound_s * US_PER_S for bound_s in (start_s, stop_s))
-    for path, batch in batches:
-        wanted = batch.between(start_us, stop_us)
-        if len(wanted):
-            yield path, wanted
+    given = Input.of(files, instrument, format, assume_utc, start, until)
+    if to_db:
+        load_into_database(settings, given, again=False, as_json=as_json)
+    else:
+        _publish(settings, given.batches(), given.title, as_json)
 
 
 @ingest.command(
@@ -192,15 +178,14 @@ def _publish(settings: Settings, batches: Iterable[tuple[Path | None, EventBatch
 
 def _publisher(settings: Settings) -> Publisher:
     """A publisher to market.events; refuses a broker without the declared topics."""
-    from sep_stream.market.avro import load_schemas
     from sep_stream.runtime import topics
     from sep_stream.runtime.kafka_config import librdkafka
-    from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topology import Topology
     from sep_stream.sources.publisher import Publisher
+    from sep_stream.stores.schemas import schemas_in_force
 
     topology = Topology.load()
     topics.check(settings, topology, ["ingest"])
-    schemas = load_schemas(resource("schemas") / "avro")
+    schemas = schemas_in_force(settings, register=True)
     name = settings.topic("market.events")
     return Publisher(librdkafka(settings), schemas, topology.instruments, name, settings.partitions)

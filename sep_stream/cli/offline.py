@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sep_stream.cli._common import progress
+from sep_stream.cli._files import Input, input_options
 from sep_stream.cli._sink import out_option, sink
 from sep_stream.market.timeframes import TIMEFRAMES
 from sep_stream.runtime.settings import Settings
-from sep_stream.sources.formats import FORMATS
 
-if TYPE_CHECKING:
-    from sep_stream.history.offline import Conversion
-
-_ARGUMENT = click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
 _FLAGS = (
-    click.option("--instrument", required=True, help="Whose prices the files hold, e.g. EUR/USD."),
+    input_options,
     click.option("--timeframe", "timeframes", multiple=True, type=click.Choice(TIMEFRAMES), help="Only these."),
-    click.option("--format", type=click.Choice(FORMATS), help="Left out: told from the content."),
-    click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC."),
     click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Instead of sep-stream.toml."),
     out_option,
 )
 
 
 def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed((_ARGUMENT, *_FLAGS)):
+    for option in reversed(_FLAGS):
         command = option(command)
     return command
 
@@ -59,7 +50,7 @@ def bars(
     """
     from sep_stream.history.offline import bar_schema
 
-    conversion = _conversion(Settings.load(config), files, instrument, format, assume_utc)
+    conversion = Input(files, instrument, format, assume_utc).conversion(Settings.load(config))
     with sink(out, bar_schema) as write:
         for columns in conversion.bar_columns(_chosen(timeframes)):
             write(columns)
@@ -92,7 +83,7 @@ def metrics(
 
     settings = Settings.load(config)
     params = settings.window_params()
-    conversion = _conversion(settings, files, instrument, format, assume_utc)
+    conversion = Input(files, instrument, format, assume_utc).conversion(settings)
     with sink(out, lambda: metric_schema(params)) as write:
         for columns in conversion.metric_columns(_chosen(timeframes), params, engine):
             write(columns)
@@ -101,17 +92,3 @@ def metrics(
 
 def _chosen(timeframes: Sequence[str]) -> list[int]:
     return [k for k, name in enumerate(TIMEFRAMES) if not timeframes or name in timeframes]
-
-
-def _conversion(
-    settings: Settings, files: Sequence[Path], instrument: str, format_: str | None, assume_utc: bool
-) -> Conversion:
-    from sep_stream.convert import MarketDataConverter
-    from sep_stream.history.offline import Conversion
-    from sep_stream.runtime.topology import Topology
-    from sep_stream.sources.files import read_files
-
-    instruments = Topology.load().instruments
-    converter = MarketDataConverter(instruments, settings.convert_parameters())
-    batches = read_files(files, instruments, instrument, format=format_, assume_utc=assume_utc, note=progress)
-    return Conversion(converter, instruments.position(instrument), batches, progress)

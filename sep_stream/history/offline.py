@@ -48,6 +48,16 @@ class Conversion:
     def instrument(self) -> Instrument:
         return self._converter.instruments[self._position]
 
+    @property
+    def unused(self) -> dict[str, int]:
+        """How many events were not used so far, by reason."""
+        return {reason.name.lower(): count for reason, count in self._unused.items()}
+
+    def closed_bars(self) -> Iterator[npt.NDArray[np.void]]:
+        """Rows (b,) BAR_DTYPE of all timeframes in the order of their closing, batch by batch."""
+        for output in self._outputs():
+            yield output.bars
+
     def bar_columns(self, timeframes: Sequence[int]) -> Iterator[Columns]:
         """Columns of the bars of these timeframes in the order of their closing, batch by batch."""
         for output in self._outputs():
@@ -85,8 +95,8 @@ class Conversion:
     def report(self) -> None:
         """Give the account of all events."""
         self._note(f"{self._events:,} events, {self._bars:,} bars closed")
-        for reason, count in self._unused.items():
-            self._note(f"{count:,} rows were not used: {reason.name.lower()}")
+        for reason, count in self.unused.items():
+            self._note(f"{count:,} rows were not used: {reason}")
         if self._converter.rows["held"][self._position]:
             self._note(
                 f"{self._held_in}: its last row was not used: it is far ahead of the one before it and none follows, "

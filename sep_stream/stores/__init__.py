@@ -1,4 +1,5 @@
-"""What is kept outside the log: models on disk, the cache in Redis. A name is imported when it is first asked for."""
+"""Where things are kept outside the log: models on disk, rows in the database, the cache in Redis. A name is imported
+when it is first asked for."""
 
 from __future__ import annotations
 

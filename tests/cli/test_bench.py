@@ -36,9 +36,9 @@ def test_that_of_the_cache_gives_its_figures_without_tls_at_least(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("name", "figures"), [("convert", 4), ("flood", 1), ("log", 2), ("publish", 1), ("latency", 6)]
+    ("name", "figures"), [("convert", 4), ("flood", 1), ("log", 2), ("publish", 1), ("latency", 6), ("database", 2)]
 )
-def test_those_on_a_broker_give_all_their_figures(tmp_path: Path, name: str, figures: int) -> None:
+def test_those_on_a_server_give_all_their_figures(tmp_path: Path, name: str, figures: int) -> None:
     code, out, err = run("bench", name, "--runs", 1, "--seconds", 3, "--json", cwd=tmp_path)
     assert code == 0, err
     assert len([json.loads(line) for line in out.splitlines()]) == figures

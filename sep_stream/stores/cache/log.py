@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sep_stream.market.avro import load_schemas
 from sep_stream.runtime.log_reader import LogReader
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topics import topic_ids
 from sep_stream.runtime.topology import Topology
 from sep_stream.stores.cache.records import TOPICS, CacheRecords, Written
 from sep_stream.stores.cache.writer import Entry
+from sep_stream.stores.schemas import schemas_in_force
 
 READ_RECORDS_MAX: Final = 10_000
 """Decoded at once."""
@@ -36,8 +35,7 @@ class LatestLog:
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self._settings, self._reader = settings, LogReader(settings)
-        schemas = load_schemas(resource("schemas") / "avro")
-        self._records = CacheRecords(schemas, topology.instruments, settings.cache_ttl_s)
+        self._records = CacheRecords(schemas_in_force(settings), topology.instruments, settings.cache_ttl_s)
 
     def identity(self) -> str:
         """Of the two topics as they are now."""
