@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -16,7 +15,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.stores.cache.log import LatestLog
-from sep_stream.stores.cache.rebuild import rebuild
+from sep_stream.stores.cache.rebuild import rebuild_unless_sound
 from sep_stream.stores.cache.records import TOPICS, CacheRecords, Fault, Written
 from sep_stream.stores.cache.writer import CacheWriter, Entry, Unsound, keep_newest
 from sep_stream.worker.outbox import Outgoing
@@ -90,10 +89,10 @@ class CacheStage:
         )
 
     def _rebuild(self, why: str) -> None:
-        begun_s = time.monotonic()
-        made = rebuild(self._log, self._writer)
-        took_s = round(time.monotonic() - begun_s, 3)
-        log.info("cache made anew", redis=why, names=made.names, records=made.records, seconds=took_s)
+        made = rebuild_unless_sound(self._log, self._writer)
+        if made is not None:
+            told = {"names": made.names, "records": made.records, "seconds": round(made.seconds, 3)}
+            log.info("cache made anew", redis=why, **told)
 
 
 def _refused(came: Rows, faults: Sequence[Fault]) -> Iterator[Refused]:

@@ -27,6 +27,14 @@ def test_an_unknown_one_is_wrong_usage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.integration
+def test_that_of_the_cache_gives_its_figures_without_tls_at_least(tmp_path: Path) -> None:
+    code, out, err = run("bench", "cache", "--runs", 1, "--seconds", 1, "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert len(out.splitlines()) == (4 if "no figure with TLS" in err else 8)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "figures"), [("convert", 4), ("flood", 1), ("log", 2), ("publish", 1), ("latency", 6), ("database", 2)]
 )

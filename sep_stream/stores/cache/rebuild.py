@@ -7,6 +7,7 @@ what they wrote before it lies in the log below the ends that are taken after it
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,20 +33,48 @@ class Rebuilt:
 
 def rebuild(log: LatestLog, writer: CacheWriter) -> Rebuilt:
     """Fold the log into a fresh key space and put it in place. DependencyError where that takes too long."""
-    begun_s = time.monotonic()
-    while time.monotonic() - begun_s < REBUILD_S_MAX:
+    for space in _spaces(writer):
+        made = None if space is None else _rebuilt(log, writer, space)
+        if made is not None:
+            return made
+    raise _took_long(writer)
+
+
+def rebuild_unless_sound(log: LatestLog, writer: CacheWriter) -> Rebuilt | None:
+    """The same; None where another has done so while we waited for it."""
+    for space in _spaces(writer):
+        if space is None:
+            if writer.is_sound():
+                return None
+        elif (made := _rebuilt(log, writer, space)) is not None:
+            return made
+    raise _took_long(writer)
+
+
+def _spaces(writer: CacheWriter) -> Iterator[str | None]:
+    """A fresh key space to fill; None after each short wait for another that is filled."""
+    deadline_s = time.monotonic() + REBUILD_S_MAX
+    while time.monotonic() < deadline_s:
         space = writer.begin()
         if space is None:
             time.sleep(_POLL_S)
-            continue
-        try:
-            return _rebuilt(log, writer, space, begun_s)
-        except Lost:
-            continue
-    raise DependencyError(f"Redis at {writer.address}: the cache could not be made anew in {REBUILD_S_MAX:.0f} s")
+        yield space
 
 
-def _rebuilt(log: LatestLog, writer: CacheWriter, space: str, begun_s: float) -> Rebuilt:
+def _took_long(writer: CacheWriter) -> DependencyError:
+    return DependencyError(f"Redis at {writer.address}: the cache could not be made anew in {REBUILD_S_MAX:.0f} s")
+
+
+def _rebuilt(log: LatestLog, writer: CacheWriter, space: str) -> Rebuilt | None:
+    """None where the key space was given up meanwhile."""
+    begun_s = time.monotonic()
+    try:
+        return _filled(log, writer, space, begun_s)
+    except Lost:
+        return None
+
+
+def _filled(log: LatestLog, writer: CacheWriter, space: str, begun_s: float) -> Rebuilt:
     starts, ends = log.bounds()
     newest: dict[str, Entry] = {}
     records = unusable = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import ConfigurationError, DependencyError, InputError
 from sep_stream.runtime.embedded import EmbeddedRedis
+from sep_stream.runtime.embedded import daemon as embedded_daemon
+from sep_stream.runtime.embedded import redis as embedded
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache import Cache, Direction, LatestPrice, Match
 from sep_stream.stores.cache import reader as reading
@@ -340,7 +344,7 @@ def test_no_server_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(writing, "SILENCE_S_MAX", 0.5)
     begun_s = time.monotonic()
     with pytest.raises(DependencyError, match="does not answer") as told:
-        CacheWriter(Settings.load(redis_url=url), "log").check()
+        CacheWriter(Settings.load(redis_url=url), "log").is_sound()
     assert 0.4 < time.monotonic() - begun_s < 3
     assert "secret" not in str(told.value)
 
@@ -399,3 +403,38 @@ def test_updates_of_a_server_that_stays_away_end(tmp_path: Path, monkeypatch: py
         server.stop()
     with pytest.raises(DependencyError, match="does not answer"):
         next(updates)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """A server whose file may not grow, which it learns as it would of a full disk."""
+    port, limit = embedded_daemon._free_ports(1)[0], 64 * 1024
+    program = [*embedded._of_wheel(), *embedded._of_machine()][0].path
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        tmp_path,
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, restore_signals=False,  # SIGXFSZ stays ignored
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    ) as process:  # fmt: skip
+        try:
+            writer = CacheWriter(Settings.load(redis_url=f"redis://127.0.0.1:{port}"), "log")
+            put_in_place(writer)
+            with pytest.raises(DependencyError, match="can't write to its disk and takes no more: make room"):
+                write_on(writer)
+        finally:
+            process.kill()
+
+
+def write_on(writer: CacheWriter) -> None:
+    for k in range(10_000):
+        writer.write([price(NAMES[0], k, k)])
