@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from sep_stream.scoring import Model, PathLibrary, score
     from sep_stream.sources.publisher import DeliveryError
     from sep_stream.sources.tick_producer import TickProducer
+    from sep_stream.stores.cache import Cache
 
 __all__ = [
     "Backtest",
+    "Cache",
     "DeliveryError",
     "EventBatch",
     "EventLog",
@@ -39,6 +41,7 @@ __all__ = [
 
 _MODULES: Final = {
     "Backtest": "backtest",
+    "Cache": "stores.cache",
     "DeliveryError": "sources.publisher",
     "EventBatch": "market",
     "EventLog": "history",

@@ -15,10 +15,10 @@ import pytest  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
 from sep_stream.runtime import topics  # noqa: E402
-from sep_stream.runtime.embedded import EmbeddedKafka  # noqa: E402
+from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRegistry  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
-from tests.databases import Database, Databases, start_for_tests  # noqa: E402
+from tests.databases import Database, Databases, server_for_tests  # noqa: E402
 
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
@@ -50,12 +50,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRegistry]:
+    """The run's schema registry. What the environment would have it do is not done."""
+    registry = EmbeddedRegistry(tmp_path_factory.mktemp("registry"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUARKUS_HTTP_HOST", "0.0.0.0")
+        registry.start(lambda message: None)
+    yield registry
+    registry.stop()
+
+
+@pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """The run's PostgreSQL."""
-    server = start_for_tests(tmp_path_factory.mktemp("stack"))
-    yield Databases(server)
-    server.stop()
-    server.wipe()
+    with server_for_tests(tmp_path_factory.mktemp("stack")) as server:
+        yield Databases(server)
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,18 @@ def wait_for_no_disk(server: EmbeddedPostgres) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
-def start_for_tests(data_dir: Path) -> EmbeddedPostgres:
+@contextlib.contextmanager
+def server_for_tests(data_dir: Path) -> Iterator[EmbeddedPostgres]:
     """A server with a migrated database."""
     server = EmbeddedPostgres(data_dir)
-    server.start(quiet)
-    wait_for_no_disk(server)
-    Database(server, DATABASE).migrate()
-    return server
+    try:
+        server.start(quiet)
+        wait_for_no_disk(server)
+        Database(server, DATABASE).migrate()
+        yield server
+    finally:
+        server.stop()
+        server.wipe()
 
 
 def first_migrations(count: int, folder: Path) -> Path:

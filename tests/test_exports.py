@@ -10,8 +10,8 @@ import pytest
 import sep_stream
 
 PUBLIC = [
-    "Backtest", "DeliveryError", "EventBatch", "EventLog", "Kind", "MarketDataConverter", "Model", "PathLibrary",
-    "Settings", "Span", "TickProducer", "Topology", "compute_metrics", "score",
+    "Backtest", "Cache", "DeliveryError", "EventBatch", "EventLog", "Kind", "MarketDataConverter", "Model",
+    "PathLibrary", "Settings", "Span", "TickProducer", "Topology", "compute_metrics", "score",
 ]  # fmt: skip
 
 

@@ -78,11 +78,11 @@ def _said(parts: Iterable[Scored]) -> dict[str, npt.NDArray[np.void]]:
     """What the signals of each instrument say, by timeframe and anchor."""
     found: dict[str, list[npt.NDArray[np.void]]] = {}
     for part in parts:
-        own, signals = part.records.own, part.signals
+        signals = part.signals
         said = np.zeros(len(signals), _SAID_DTYPE)
         said["timeframe"] = part.signal_bars["timeframe"]
-        said["anchor_time"] = own.anchor_time_s[signals.row]
-        said["available_at"] = own.available_at_s[signals.row]
+        said["anchor_time"] = part.anchor_time_s[signals.row]
+        said["available_at"] = part.available_at_s[signals.row]
         for name in (_SAID_DTYPE.names or ())[3:]:
             said[name] = getattr(signals, name)
         found.setdefault(part.symbol, []).append(said)

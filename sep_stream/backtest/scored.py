@@ -25,14 +25,16 @@ ModelOf = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.int32]]
 class Scored:
     """Signals of an instrument, in the order of its log.
 
-    rows: (n,) positions among the instrument's bars, of those that completed the windows · records: n windows with
-    their metrics · signals: of those that have a model; their `row` is a position in `rows`
+    rows: (n,) positions among the instrument's bars, of those that completed the windows · anchor_time_s,
+    available_at_s: (n,) of these · signals: of those that have a model; their `row` is a position in `rows`
+    The metrics are not kept: a fold has a million windows.
     """
 
     bars: InstrumentBars
     symbol: str
     rows: npt.NDArray[np.int64]
-    records: MetricRecords
+    anchor_time_s: npt.NDArray[np.int64]
+    available_at_s: npt.NDArray[np.int64]
     signals: Signals
     models: tuple[str, ...]
 
@@ -43,7 +45,7 @@ class Scored:
 
     def settled_by(self) -> SignalRows:
         """What makes trades of these signals."""
-        signals, closed, own = self.signals, self.signal_bars, self.records.own
+        signals, closed = self.signals, self.signal_bars
         return SignalRows(
             instrument=np.full(len(signals), self.bars.position, np.int16),
             timeframe=closed["timeframe"].astype(np.uint8),
@@ -52,8 +54,8 @@ class Scored:
             open=closed["open"].astype(np.int64),
             close=closed["close"].astype(np.int64),
             spread=closed["spread"].astype(np.int64),
-            available_at_s=own.available_at_s[signals.row],
-            anchor_time_s=own.anchor_time_s[signals.row],
+            available_at_s=self.available_at_s[signals.row],
+            anchor_time_s=self.anchor_time_s[signals.row],
             direction=signals.direction,
             gate_passed=signals.gate_passed,
             confirmed=signals.confirmed,
@@ -82,9 +84,8 @@ def scored(
     for start in range(0, len(rows), RECORDS_AT_ONCE):
         part = rows[start : start + RECORDS_AT_ONCE]
         records = metric_records(bars, part, model_of, params, engine)
-        yield Scored(
-            bars, symbols[bars.position], part, records, score_records(records, models, symbols, params, cache), ids
-        )
+        signals, own = score_records(records, models, symbols, params, cache), records.own
+        yield Scored(bars, symbols[bars.position], part, own.anchor_time_s, own.available_at_s, signals, ids)
 
 
 def metric_records(

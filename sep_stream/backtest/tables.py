@@ -61,7 +61,7 @@ def signal_schema() -> Any:
 
 def signal_columns(part: Scored, fold: int, horizon_bars: Sequence[int]) -> Columns:
     """Columns of `signal_schema`. outcome: points over the horizon, None where it is not known"""
-    signals, own, n = part.signals, part.records.own, len(part.signals)
+    signals, n = part.signals, len(part.signals)
     outcome, known = outcomes(part, horizon_bars)
     timeframes = part.signal_bars["timeframe"].tolist()
     passed, failed = signals.gate_passed.tolist(), [_GATE[mask] for mask in signals.gate.tolist()]
@@ -69,8 +69,8 @@ def signal_columns(part: Scored, fold: int, horizon_bars: Sequence[int]) -> Colu
         "signal_id": signals.signal_id,
         "instrument": [part.symbol] * n,
         "timeframe": [TIMEFRAMES[timeframe] for timeframe in timeframes],
-        "anchor_time": _time(own.anchor_time_s[signals.row]),
-        "available_at": _time(own.available_at_s[signals.row]),
+        "anchor_time": _time(part.anchor_time_s[signals.row]),
+        "available_at": _time(part.available_at_s[signals.row]),
         "fold": np.full(n, fold, np.int32),
         "direction": [DIRECTION[direction] for direction in signals.direction.tolist()],
         **{name: getattr(signals, name) for name in ("confidence", "p_up", "expected_move")},
@@ -124,7 +124,7 @@ def forecasts(part: Scored, fold: int, horizon_bars: Sequence[int]) -> npt.NDArr
     found = np.zeros(len(rows), FORECAST_DTYPE)
     found["instrument"], found["fold"] = part.bars.position, fold
     found["timeframe"] = part.signal_bars["timeframe"][rows]
-    found["available_at_s"] = part.records.own.available_at_s[signals.row[rows]]
+    found["available_at_s"] = part.available_at_s[signals.row[rows]]
     found["direction"] = signals.direction[rows]
     found["p"] = np.where(signals.direction > 0, signals.confidence, 1.0 - signals.confidence)[rows]
     found["outcome"] = outcome[rows]

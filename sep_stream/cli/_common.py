@@ -29,10 +29,12 @@ _ROLE: Final = {
     "up": ADMIN,
     "topics": ADMIN,
     "doctor": ADMIN,
+    "schemas register": ADMIN,
     "ingest": "ingest",
     "model": "model",
     "dlq requeue": "requeue",
     "replay": "replay",
+    "cache rebuild": "cache",
     "worker": None,  # by its stages
 }
 """As which role a command uses a secured embedded broker; all others only read."""

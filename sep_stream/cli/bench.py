@@ -22,6 +22,7 @@ NAMES: Final = (
     "latency",
     "recovery",
     "backtest",
+    "cache",
     "database",
 )
 
@@ -42,8 +43,7 @@ def bench(names: tuple[str, ...], runs: int, seconds: float, as_json: bool) -> N
     """Measure beside baselines, each on an embedded broker or database of its own where it needs one.
 
     NAME is one or more of convert, flood, log, cpu_engine, nearest, publish, latency, recovery,
-    backtest, database. Without one, all run:
-    more than an hour. Let nothing else run meanwhile.
+    backtest, cache, database. Without one, all run: more than an hour. Let nothing else run meanwhile.
     """
     folder = resource("bench")
     flags = ["--runs", str(runs), "--seconds", str(seconds), *(["--json"] if as_json else [])]

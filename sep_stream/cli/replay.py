@@ -48,6 +48,7 @@ Examples:
   sep-stream topics create --prefix research.
   sep-stream replay --to-prefix research.
   sep-stream replay --to-prefix research. --topic models
+  SEP_PARTITIONS=32 sep-stream topics create --prefix wide. && sep-stream replay --to-prefix wide.
   sep-stream replay --to-prefix week6. --from 2024-02-05T00:00:00Z --until 2024-02-10T00:00:00Z --speed 60
   sep-stream replay --to-prefix mended. --instrument EUR/USD --with-requeued"""
 )
@@ -89,7 +90,7 @@ def replay(
     Whatever ended it, the same command goes on where it ended: no record is lost or doubled. Without --until it ends
     at what is the log's end when it starts; later the same command adds what has come since (not --with-requeued: what
     has come can move what was there). OFFSET is meant for each partition. For signals under the new prefix, replay
-    models, too.
+    models, too. A target with another number of partitions gets each record where its key belongs.
     """
     from sep_stream.history.replay import Course, Replay
     from sep_stream.runtime.topology import Topology

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from sep_stream.errors import InputError
 from sep_stream.runtime.embedded import OPTIONAL_PARTS, EmbeddedStack
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
-from sep_stream.runtime.settings import NO_SECURITY, Settings
+from sep_stream.runtime.settings import NO_REGISTRY, NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
 
 if TYPE_CHECKING:
@@ -75,8 +75,20 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
         click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
     for part, address in starting:
         click.echo(f"{part.title} runs at {address}")
-        if part.name == "postgres":
-            _migrate(settings)
+        prepare = _PREPARED.get(part.name)
+        if prepare is not None:
+            prepare(settings.model_copy(update=security.credentials(ADMIN)))
+
+
+def _register(settings: Settings) -> None:
+    """The declared schemas in the embedded registry."""
+    from sep_stream.stores.registration import needed_registry, register_all
+    from sep_stream.stores.schema_registry import SchemaRegistry
+    from sep_stream.stores.schemas import declared_schemas
+
+    with SchemaRegistry(needed_registry(settings.model_copy(update=NO_REGISTRY))) as registry:
+        subjects = register_all(registry, settings, declared_schemas())
+    click.echo(f"it holds the schemas of {len(subjects)} topics; {sum(s.is_new for s in subjects)} registered")
 
 
 def _migrate(settings: Settings) -> None:
@@ -87,6 +99,10 @@ def _migrate(settings: Settings) -> None:
     with connect(settings.model_copy(update={"database_url": None}), MIGRATE) as connection:
         before = migrate(connection, lambda _: None)
     click.echo(f"  {len(before.pending)} migrations applied, {len(before.applied)} were")
+
+
+_PREPARED: Final[Mapping[str, Callable[[Settings], None]]] = {"registry": _register, "postgres": _migrate}
+"""What a part needs once it runs, as the broker its topics."""
 
 
 @click.command()

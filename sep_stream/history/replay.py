@@ -107,7 +107,8 @@ class Replay:
         self._wanted_keys = {symbol.encode() for symbol in course.symbols}
         _refuse_course(topology, course, self.source, self.target)
         partitions = self._reader.partitions(self.source)
-        self._refuse_target(topology, len(partitions))
+        self._target_partitions = self._partitions_of_target(topology, len(partitions))
+        self._spread = self._target_partitions != len(partitions)
         if course.symbols:
             partitions = sorted({partition_for(key, len(partitions)) for key in self._wanted_keys})
         self._stretches = {p: course.span.offsets(self._reader, self.source, p) for p in partitions}
@@ -125,7 +126,8 @@ class Replay:
         replay_id = self._course.id(self.source, requeued.decided_by() if requeued else ()).encode()
         transactions = Transactions(self._target_settings, "replay")
         # Looked up only now: what another run had under way is by now published, or never will be.
-        progress.resumed = self._resume_points(replay_id, append)
+        find = self._resume_points_of_all if self._spread else self._resume_points
+        progress.resumed = find(replay_id, append)
         try:
             for chunk in chunks(self._records(progress, requeued, speed, note)):
                 transactions.commit(self._outgoing(record, replay_id) for record in chunk)
@@ -141,7 +143,8 @@ class Replay:
             raise self._nothing()
         return progress
 
-    def _refuse_target(self, topology: Topology, partitions: int) -> None:
+    def _partitions_of_target(self, topology: Topology, partitions: int) -> int:
+        """How many it has. InputError if it is missing, or can't take these records with another count."""
         try:
             found = topics.partitions_of(self._target_settings, self.target)
         except ConfigurationError:
@@ -150,11 +153,12 @@ class Replay:
             if declared:
                 remedy = f"`sep-stream topics create --prefix {self._course.to_prefix}` makes it"
             raise InputError(f"the target topic {self.target!r} is not there; {remedy}") from None
-        if found != partitions:
+        if found != partitions and self._course.with_requeued:
             raise InputError(
-                f"the target topic {self.target!r} has {found} partitions, {self.source!r} has {partitions}: an "
-                f"instrument's records keep their partition; use a prefix made with SEP_PARTITIONS={partitions}"
+                f"the target topic {self.target!r} has {found} partitions, {self.source!r} has {partitions}: with "
+                f"requeued events replay to a prefix made with SEP_PARTITIONS={partitions}, and that one to this"
             )
+        return found
 
     def _nothing(self) -> InputError:
         whose = f" of {', '.join(self._course.symbols)}" if self._course.symbols else ""
@@ -180,13 +184,34 @@ class Replay:
                     points[partition] = place.offset
                     break
                 if not append:
-                    raise InputError(
-                        f"{self.target}/{partition}: the last record there, offset {record.offset}, is not of this "
-                        "replay: to resume one, repeat its flags (with --with-requeued, events that have come since "
-                        "make it another one; --until leaves newer ones out); else take a new prefix, or --append to "
-                        "publish behind what is there"
-                    )
+                    raise self._not_ours(partition, record)
         return points
+
+    def _resume_points_of_all(self, replay_id: bytes, append: bool) -> dict[int, int]:
+        """The same where a source's records lie in several partitions of the target: it is read whole."""
+        points: dict[int, int] = {}
+        for partition in range(self._target_partitions):
+            bounds = self._target_reader.watermarks(self.target, partition)
+            foreign = None
+            for batch in self._target_reader.read(self.target, partition, *bounds):
+                for record in batch.records():
+                    headers = dict(record.headers)
+                    place = Place.of_header(headers.get(REPLAYED_FROM))
+                    foreign = None
+                    if place is None or headers.get(REPLAY) != replay_id:
+                        foreign = record
+                    elif place.partition in self._stretches:
+                        points[place.partition] = max(place.offset, points.get(place.partition, -1))
+            if foreign is not None and not append:
+                raise self._not_ours(partition, foreign)
+        return points
+
+    def _not_ours(self, partition: int, record: Record) -> InputError:
+        return InputError(
+            f"{self.target}/{partition}: the last record there, offset {record.offset}, is not of this replay: to "
+            "resume one, repeat its flags (with --with-requeued, events that have come since make it another one; "
+            "--until leaves newer ones out); else take a new prefix, or --append to publish behind what is there"
+        )
 
     def _records(
         self, progress: Progress, requeued: Requeued | None, speed: float | None, note: Note
@@ -227,12 +252,18 @@ class Replay:
     def _instrument(self, record: Record) -> str:
         return self._symbols.get(_named(record), UNKNOWN_INSTRUMENT)
 
+    def _partition(self, record: Record) -> int:
+        """In the target: by the key, an instrument's alone or with a timeframe, where the counts differ."""
+        if not self._spread:
+            return record.partition
+        return partition_for(_named(record), self._target_partitions)
+
     def _outgoing(self, record: Record, replay_id: bytes) -> Outgoing:
         place = f"{self.source}/{record.partition}/{record.offset}"
         headers = [header for header in record.headers if header[0] not in _OURS]
         headers += (REPLAYED_FROM, place.encode()), (REPLAY, replay_id)
         time_ms = max(EARLIEST_MS, record.timestamp_ms)
-        return Outgoing(self.target, record.partition, record.key, record.value, time_ms, headers, place)
+        return Outgoing(self.target, self._partition(record), record.key, record.value, time_ms, headers, place)
 
 
 def chunks(records: Iterable[Record | None]) -> Iterator[list[Record]]:

@@ -143,6 +143,16 @@ def partitions_of(settings: Settings, name: str) -> int:
     return len(found[name].partitions)
 
 
+def topic_ids(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The ids that the broker gave these topics when they were made: a topic made anew has another one.
+    ConfigurationError where one is missing. names: in full"""
+    found = _found(connected_admin(settings), settings, names)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigurationError(f"topic {missing[0]!r} is not there; `sep-stream topics create` makes it")
+    return [str(found[name].topic_id) for name in names]
+
+
 def broker_ids(settings: Settings) -> list[int]:
     """The cluster's brokers. DependencyError if none answers."""
     asker = Asker(settings, AdminClient)

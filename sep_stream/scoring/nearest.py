@@ -22,8 +22,8 @@ _ROWS_PER_LOOK: Final = 32
 """Rows that are passed over together when none of them can reach the bar."""
 _MARGIN: Final = 2e-5
 """A row is passed over if its float32 bound is this much below the bar; the bound's own error is below 5e-6."""
-_WARM_ROWS_MAX: Final = 131_072
-"""With more eligible rows, a look through all of them for a bar to begin with takes longer than it saves."""
+_ROWS_AT_ONCE_MAX: Final = 131_072
+"""With more eligible rows, the bounds of all at once leave the caches and take longer than they save."""
 _SAMPLE_ROWS: Final = 8_192
 """The basis is made of so many rows; any basis gives the same result, a worse one later."""
 _CHUNK_ROWS: Final = 65_536
@@ -35,7 +35,8 @@ class Tiles:
 
     values: (n, 3K) int8 · norm: (n,) int64, each row's dot product with itself
     basis: (3K, c) float32, orthonormal columns · bounds: (t, _BOUND_DIMENSIONS, TILE_ROWS) float32, of each row, scaled
-    to length 1: its coordinates in the basis, then the length of what lies outside it; rest 0
+    to length 1: its coordinates in the basis, then the length of what lies outside it; rest 0 · outside: (n,) float32,
+    that length
 
     By Cauchy and Schwarz the cosine of two rows is at most the dot product of their bounds.
     """
@@ -44,6 +45,7 @@ class Tiles:
     norm: npt.NDArray[np.int64]
     basis: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.float32]
 
     @classmethod
     def of(cls, quantised: npt.NDArray[np.int8]) -> Tiles:
@@ -55,7 +57,8 @@ class Tiles:
             chunk = slice(start, min(start + _CHUNK_ROWS, n))
             bounds[chunk] = _bounds(quantised[chunk], norm[chunk], basis)
         by_tile = bounds.reshape(-1, TILE_ROWS, _BOUND_DIMENSIONS).transpose(0, 2, 1)
-        return cls(np.ascontiguousarray(quantised), norm, basis, np.ascontiguousarray(by_tile))
+        outside = np.ascontiguousarray(bounds[:n, -1])
+        return cls(np.ascontiguousarray(quantised), norm, basis, np.ascontiguousarray(by_tile), outside)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +91,13 @@ def nearest_blocks(
     seen = np.clip(eligible, 0, len(tiles.values)).astype(np.int64)
     norm = squared_norms(queries)
     bounds = _bounds(queries, norm, tiles.basis)
-    _search(
-        tiles.values, tiles.norm, tiles.bounds, np.ascontiguousarray(queries), norm, bounds, seen, block_rows, k, row,
-        cosine, count,
-    )  # fmt: skip
+    few = seen <= _ROWS_AT_ONCE_MAX
+    for search, chosen in ((_search_at_once, np.flatnonzero(few)), (_search_by_tile, np.flatnonzero(~few))):
+        if len(chosen):
+            search(
+                tiles.values, tiles.norm, tiles.bounds, tiles.outside, queries[chosen], norm[chosen], bounds[chosen],
+                seen[chosen], block_rows, k, chosen, row, cosine, count,
+            )  # fmt: skip
     return Nearest(row, cosine, count)
 
 
@@ -122,90 +128,138 @@ def _bounds(
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _search(
-    values: Any, norm: Any, bounds: Any, queries: Any, query_norm: Any, query_bounds: Any, eligible: Any,
-    block_rows: int, k: int, row: Any, cosine: Any, count: Any,
+def _search_at_once(
+    values: Any, norm: Any, bounds: Any, outside: Any, queries: Any, query_norm: Any, query_bounds: Any,
+    eligible: Any, block_rows: int, k: int, into: Any, row: Any, cosine: Any, count: Any,
+) -> None:  # fmt: skip
+    """Queries outside, each with the bounds of all its rows: what one row of each block reaches at least gives a bar to
+    begin with. A cosine is no less than the dot product in the basis less that of what lies outside it."""
+    tiles = (eligible.max() + TILE_ROWS - 1) // TILE_ROWS
+    tops = np.empty((_QUERIES_PER_PASS, tiles * TILE_ROWS), np.float32)
+    blocks_max = tiles * TILE_ROWS // block_rows + 1
+    most, least = np.empty(blocks_max, np.float32), np.empty(blocks_max, np.float32)
+    for first in range(0, len(queries), _QUERIES_PER_PASS):
+        of_group = query_bounds[first : first + _QUERIES_PER_PASS]
+        for tile in range((eligible[first : first + _QUERIES_PER_PASS].max() + TILE_ROWS - 1) // TILE_ROWS):
+            _group_tops(tops, tile * TILE_ROWS, bounds[tile], of_group)
+        for j in range(first, first + len(of_group)):
+            top, rows, out = tops[j - first], eligible[j], into[j]
+            blocks = (rows + block_rows - 1) // block_rows
+            twice_outside = np.float32(2.0) * query_bounds[j, _BOUND_DIMENSIONS - 1]
+            for block in range(blocks):
+                start, stop = block * block_rows, min(rows, (block + 1) * block_rows)
+                most[block], least[block] = _reach(top[start:stop], outside[start:stop], twice_outside)
+            bar = np.float32(-np.inf)
+            if blocks > k:
+                bar = np.partition(least[:blocks], blocks - k)[blocks - k] - np.float32(_MARGIN)
+            for block in range(blocks):
+                if most[block] < bar:
+                    continue
+                start, stop = block * block_rows, min(rows, (block + 1) * block_rows)
+                r, c = _best_of(values, norm, top, 0, start, stop, queries[j], query_norm[j], bar, -1, -2.0)
+                if r >= 0:
+                    bar = _enter(r, c, k, row[out], cosine[out], count, out, bar)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _search_by_tile(
+    values: Any, norm: Any, bounds: Any, outside: Any, queries: Any, query_norm: Any, query_bounds: Any,
+    eligible: Any, block_rows: int, k: int, into: Any, row: Any, cosine: Any, count: Any,
 ) -> None:  # fmt: skip
     """Tiles outside, queries inside: a tile is read from memory once. Each query keeps the best row of the block that
     it is in, and its best blocks so far, whose last sets the bar."""
     q = len(queries)
     tops = np.empty((_QUERIES_PER_PASS, TILE_ROWS), np.float32)
-    bar, block_bar = np.full(q, np.float32(-np.inf)), np.full(q, np.float32(-np.inf))
-    for j in range(q):
-        if k * block_rows < eligible[j] <= _WARM_ROWS_MAX:
-            bar[j] = _first_bar(tops[0], bounds, query_bounds[j], eligible[j], block_rows, k)
-    block, block_end = np.full(q, -1, np.int64), np.zeros(q, np.int64)
-    block_row, block_cosine = np.zeros(q, np.int64), np.zeros(q)
+    bar, block = np.full(q, np.float32(-np.inf)), np.zeros(q, np.int64)
+    block_row, block_cosine = np.full(q, -1, np.int64), np.full(q, -2.0)
     for tile in range(len(bounds)):
         base = tile * TILE_ROWS
         for first in range(0, q, _QUERIES_PER_PASS):
-            group = slice(first, first + _QUERIES_PER_PASS)
-            if eligible[group].max() <= base:
+            of_group = query_bounds[first : first + _QUERIES_PER_PASS]
+            if eligible[first : first + _QUERIES_PER_PASS].max() <= base:
                 continue
-            of_group = query_bounds[group]
-            if len(of_group) == _QUERIES_PER_PASS:
-                _tops_of_four(tops, bounds[tile], of_group)
-            else:
-                for j in range(len(of_group)):
-                    _tops(tops[j], bounds[tile], of_group[j])
+            _group_tops(tops, 0, bounds[tile], of_group)
             for j in range(first, first + len(of_group)):
-                rows = min(TILE_ROWS, eligible[j] - base)
-                top = tops[j - first]
+                rows, top, out = min(TILE_ROWS, eligible[j] - base), tops[j - first], into[j]
                 if rows <= 0 or not _any_above(top, bar[j]):
                     continue
-                for start in range(0, rows, _ROWS_PER_LOOK):
-                    if not _any_above(top[start : start + _ROWS_PER_LOOK], bar[j]):
-                        continue
-                    for i in range(start, min(start + _ROWS_PER_LOOK, rows)):
-                        r = base + i
-                        same_block = r < block_end[j]
-                        if top[i] < bar[j] or (same_block and top[i] < block_bar[j]):
-                            continue
-                        c = _cosine(_dot(values[r], queries[j]), norm[r], query_norm[j])
-                        if not same_block:
-                            _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
-                            if count[j] == k:
-                                bar[j] = np.float32(cosine[j, k - 1] - _MARGIN)
-                            block[j] = r // block_rows
-                            block_end[j] = (block[j] + 1) * block_rows
-                        elif c < block_cosine[j]:
-                            continue
-                        block_row[j], block_cosine[j], block_bar[j] = r, c, np.float32(c - _MARGIN)
+                start = 0
+                while start < rows:
+                    of_block = (base + start) // block_rows
+                    stop = min(rows, (of_block + 1) * block_rows - base)
+                    if of_block != block[j]:
+                        if block_row[j] >= 0:
+                            bar[j] = _enter(block_row[j], block_cosine[j], k, row[out], cosine[out], count, out, bar[j])
+                        block[j], block_row[j], block_cosine[j] = of_block, -1, -2.0
+                    block_row[j], block_cosine[j] = _best_of(
+                        values, norm, top, base, start, stop, queries[j], query_norm[j], bar[j], block_row[j],
+                        block_cosine[j],
+                    )  # fmt: skip
+                    start = stop
     for j in range(q):
-        _enter(block_row[j], block_cosine[j], block[j], k, row[j], cosine[j], count, j)
+        if block_row[j] >= 0:
+            out = into[j]
+            _enter(block_row[j], block_cosine[j], k, row[out], cosine[out], count, out, bar[j])
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _first_bar(tops: Any, bounds: Any, query: Any, eligible: int, block_rows: int, k: int) -> Any:
-    """A cosine that the best rows of k blocks surely reach: the k-th greatest of what one row of each block reaches.
+def _best_of(
+    values: Any, norm: Any, top: Any, base: int, start: int, stop: int, query: Any, query_norm: int, bar: Any, r: int,
+    c: float,
+) -> Any:  # fmt: skip
+    """(row, cosine) of the best of a block's rows base + start … base + stop - 1, r and c if none is better.
 
-    A cosine is no less than the dot product in the basis less that of what lies outside it.
+    The row of the greatest bound is looked at first: it spares most of the others.
     """
-    reached = np.full((eligible + block_rows - 1) // block_rows, np.float32(-2.0))
-    twice_outside = np.float32(2.0) * query[_BOUND_DIMENSIONS - 1]
-    for tile in range((eligible + TILE_ROWS - 1) // TILE_ROWS):
-        _tops(tops, bounds[tile], query)
-        outside = bounds[tile, _BOUND_DIMENSIONS - 1]
-        start, base = 0, tile * TILE_ROWS
-        rows = min(TILE_ROWS, eligible - base)
-        while start < rows:
-            block = (base + start) // block_rows
-            stop = min(rows, (block + 1) * block_rows - base)
-            reached[block] = max(reached[block], _most(tops[start:stop], outside[start:stop], twice_outside))
-            start = stop
-    return np.float32(np.partition(reached, len(reached) - k)[len(reached) - k] - _MARGIN)
+    lowest = bar if r < 0 else max(bar, np.float32(c - _MARGIN))
+    first = -1
+    for piece in range(start, stop, _ROWS_PER_LOOK):
+        end = min(stop, piece + _ROWS_PER_LOOK)
+        if not _any_above(top[piece:end], lowest):
+            continue
+        if first < 0:
+            first = piece
+            for i in range(piece + 1, stop):
+                if top[i] > top[first]:
+                    first = i
+            r, c = _better(values, norm, base + first, query, query_norm, r, c)
+            lowest = max(lowest, np.float32(c - _MARGIN))
+        for i in range(piece, end):
+            if top[i] >= lowest and i != first:
+                r, c = _better(values, norm, base + i, query, query_norm, r, c)
+                lowest = max(lowest, np.float32(c - _MARGIN))
+    return r, c
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _better(values: Any, norm: Any, i: int, query: Any, query_norm: int, r: int, c: float) -> Any:
+    """(row, cosine) of the better of row i and row r, whose cosine is c; the later one if they are equal."""
+    cosine = _cosine(_dot(values[i], query), norm[i], query_norm)
+    return (i, cosine) if cosine > c or (cosine == c and i > r) else (r, c)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz", "reassoc"})
-def _most(tops: Any, outside: Any, twice_outside: Any) -> Any:
-    most = np.float32(-2.0)
+def _reach(tops: Any, outside: Any, twice_outside: Any) -> Any:
+    """The greatest that some rows may reach, and the greatest that one of them surely reaches."""
+    most, least = np.float32(-2.0), np.float32(-2.0)
     for i in range(len(tops)):
-        most = max(most, tops[i] - twice_outside * outside[i])
-    return most
+        most, least = max(most, tops[i]), max(least, tops[i] - twice_outside * outside[i])
+    return most, least
 
 
 _bound_sums = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 """What these give is no result: _MARGIN covers how they round."""
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _group_tops(tops: Any, start: int, tile: Any, queries: Any) -> None:
+    """The bounds of a tile's rows for up to four queries, each in its row of `tops` from `start` on."""
+    stop = start + TILE_ROWS
+    if len(queries) == _QUERIES_PER_PASS:
+        _tops_of_four(tops[0][start:stop], tops[1][start:stop], tops[2][start:stop], tops[3][start:stop], tile, queries)
+    else:
+        for j in range(len(queries)):
+            _tops(tops[j][start:stop], tile, queries[j])
 
 
 @_bound_sums
@@ -219,10 +273,9 @@ def _tops(tops: Any, tile: Any, query: Any) -> None:
 
 
 @_bound_sums
-def _tops_of_four(tops: Any, tile: Any, queries: Any) -> None:
+def _tops_of_four(p: Any, q: Any, r: Any, s: Any, tile: Any, queries: Any) -> None:
     """Four at a time: a row's numbers are loaded once for all."""
-    tops[:] = 0
-    p, q, r, s = tops[0], tops[1], tops[2], tops[3]
+    p[:], q[:], r[:], s[:] = 0, 0, 0, 0
     for d in range(0, _BOUND_DIMENSIONS, _DIMENSIONS_PER_PASS):
         x0, x1, x2, x3, x4, x5 = tile[d], tile[d + 1], tile[d + 2], tile[d + 3], tile[d + 4], tile[d + 5]
         a, b, c, e = queries[0, d : d + 6], queries[1, d : d + 6], queries[2, d : d + 6], queries[3, d : d + 6]
@@ -261,13 +314,14 @@ def _cosine(dot: int, norm: int, query_norm: int) -> float:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _enter(r: int, c: float, block: int, k: int, row: Any, cosine: Any, count: Any, j: int) -> None:
-    """Put a finished block among the best, before those that it equals: it is the later one."""
-    if block < 0 or (count[j] == k and c < cosine[k - 1]):
-        return
+def _enter(r: int, c: float, k: int, row: Any, cosine: Any, count: Any, j: int, bar: Any) -> Any:
+    """Put a finished block among the best, before those that it equals: it is the later one. Returns the bar now."""
+    if count[j] == k and c < cosine[k - 1]:
+        return bar
     at = count[j] if count[j] < k else k - 1
     count[j] = at + 1
     while at > 0 and cosine[at - 1] <= c:
         row[at], cosine[at] = row[at - 1], cosine[at - 1]
         at -= 1
     row[at], cosine[at] = r, c
+    return max(bar, np.float32(cosine[k - 1] - _MARGIN)) if count[j] == k else bar

@@ -1,4 +1,5 @@
-"""Where things are kept: models on disk, rows in the database. A name is imported when it is first asked for."""
+"""Where things are kept outside the log: models on disk, rows in the database, the cache in Redis. A name is imported
+when it is first asked for."""
 
 from __future__ import annotations
 
@@ -34,4 +35,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.model_store"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.model_store"), name)
+    return value

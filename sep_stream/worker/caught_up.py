@@ -12,11 +12,20 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 
-STAGE_INPUT: Final = {"convert": "market.events", "metrics": "windows", "score": "metrics", "settle": "signals"}
+STAGE_INPUTS: Final = {
+    "convert": ("market.events",),
+    "metrics": ("windows",),
+    "score": ("metrics",),
+    "settle": ("signals",),
+    "cache": ("prices.latest", "signals.latest"),
+}
 CHECK_INTERVAL_S: Final = 0.25
 STALLED_LOOKS: Final = 8
 """A stage whose committed offset stands still for so many looks, longer than it takes to commit, may have nothing left
 to read; the log is asked then, and not at each look: that would read all of it beside the stage."""
+
+
+_Bounds = Mapping[tuple[str, int], tuple[int, int]]
 
 
 @dataclass(slots=True)
@@ -30,24 +39,27 @@ class _Looks:
 
 class CaughtUp:
     """Committed offsets against the ends of the inputs: `market.events` as of the start, then each later stage's
-    input as of when the stage before it is done."""
+    inputs as of when the stage before it is done."""
 
     def __init__(self, settings: Settings, stages: Sequence[str], names: Mapping[str, str]) -> None:
         self._reader = LogReader(settings)
-        self._inputs = {stage: names[STAGE_INPUT[stage]] for stage in stages}
+        self._inputs = {stage: [names[topic] for topic in STAGE_INPUTS[stage]] for stage in stages}
         self._group = {stage: settings.prefix + stage for stage in stages}
         self._left = list(stages)
-        self._start: dict[int, tuple[int, int]] | None = None
+        self._start: _Bounds | None = None
         self._looks: dict[tuple[str, int], _Looks] = {}
 
     def mark_start(self) -> None:
         self._start = self._bounds(self._left[0])
 
-    def _bounds(self, stage: str) -> dict[int, tuple[int, int]]:
-        """First offset and end of the stage's input by partition; empty partitions are left out."""
-        topic = self._inputs[stage]
-        bounds = {p: self._reader.watermarks(topic, p) for p in self._reader.partitions(topic)}
-        return {p: (low, high) for p, (low, high) in bounds.items() if high > low}
+    def _bounds(self, stage: str) -> _Bounds:
+        """First offset and end of the stage's input by topic and partition; empty partitions are left out."""
+        bounds = {
+            (topic, p): self._reader.watermarks(topic, p)
+            for topic in self._inputs[stage]
+            for p in self._reader.partitions(topic)
+        }
+        return {at: (low, high) for at, (low, high) in bounds.items() if high > low}
 
     def steps(self) -> Iterator[bool]:
         """Looks once an item: True where a stage was found to be done. Ends when all are; after an error a new call
@@ -70,12 +82,14 @@ class CaughtUp:
                     if not reached:
                         await asyncio.sleep(CHECK_INTERVAL_S)
 
-    def _reached(self, stage: str, bounds: Mapping[int, tuple[int, int]]) -> bool:
-        topic = self._inputs[stage]
-        committed = self._reader.committed(self._group[stage], topic, list(bounds))
-        return all(
-            self._nothing_left(topic, p, max(low, committed.get(p) or 0), end) for p, (low, end) in bounds.items()
-        )
+    def _reached(self, stage: str, bounds: _Bounds) -> bool:
+        for topic in self._inputs[stage]:
+            ends = {p: bound for (of, p), bound in bounds.items() if of == topic}
+            committed = self._reader.committed(self._group[stage], topic, list(ends))
+            for p, (low, end) in ends.items():
+                if not self._nothing_left(topic, p, max(low, committed.get(p) or 0), end):
+                    return False
+        return True
 
     def _nothing_left(self, topic: str, partition: int, committed: int, end: int) -> bool:
         """At the end, or below it with no record left to read: the rest are markers and aborted records of

@@ -54,6 +54,7 @@ class ConvertStage:
         rebuild_state: bool = False,
     ) -> None:
         self.topic = topics.events
+        self.topics = (self.topic,)
         self._topics, self._schemas, self._instruments, self._parameters = topics, schemas, instruments, parameters
         self._n_partitions, self._counters = partitions, counters
         self._codecs = {name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window", "rejected")}

@@ -34,6 +34,7 @@ class MetricsStage:
         counters: Counters,
     ) -> None:
         self.topic, self._output, self._dead_letters = topic, output_topic, dead_letters
+        self.topics = (self.topic,)
         self._params, self._engine, self._counters = params, engine, counters
         self._symbols = wire.Symbols(instruments)
         self._windows, self._metrics, self._rejected = (

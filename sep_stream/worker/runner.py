@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
@@ -12,12 +12,11 @@ from aiokafka.errors import KafkaError
 from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
-from sep_stream.market.avro import load_schemas
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
+from sep_stream.stores.schemas import schemas_in_force
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
 from sep_stream.worker.credentials import faust_credentials
@@ -31,7 +30,8 @@ from sep_stream.worker.stage import BatchAgent, Counters, Stage
 from sep_stream.worker.transport import Batch, BatchApp
 
 STAGES: Final = ("convert", "metrics", "score", "settle")
-"""In the order of the data."""
+"""In the order of the data: those that run unless others are named."""
+ALL_STAGES: Final = (*STAGES, "cache")
 
 COMMIT_INTERVAL_S: Final = 1.0
 BUFFERED_FETCHES_MAX: Final = 16
@@ -48,10 +48,10 @@ log = structlog.get_logger(__name__)
 
 def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
     """The stages in the order of the data; ConfigurationError for an unknown one."""
-    unknown = [s for s in stages if s not in STAGES]
+    unknown = [s for s in stages if s not in ALL_STAGES]
     if unknown or not stages:
-        raise ConfigurationError(f"stages: expected some of {', '.join(STAGES)}, got {', '.join(stages) or 'none'}")
-    return tuple(s for s in STAGES if s in stages)
+        raise ConfigurationError(f"stages: expected some of {', '.join(ALL_STAGES)}, got {', '.join(stages) or 'none'}")
+    return tuple(s for s in ALL_STAGES if s in stages)
 
 
 class Worker:
@@ -74,7 +74,8 @@ class Worker:
         self.counters = Counters()
         self.topology = Topology.load()
         self.names = {t.name: settings.topic(t.name) for t in self.topology.topics}
-        self.schemas = load_schemas(resource("schemas") / "avro")
+        self.schemas = schemas_in_force(settings, register=True)
+        self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._failure: asyncio.Future[None]
 
     def run(self) -> None:
@@ -105,6 +106,7 @@ class Worker:
         ends: list[asyncio.Task[Any]] = [
             asyncio.create_task(stopped.wait()),
             asyncio.create_task(self._watch_broker(outbox, brokers)),
+            *(asyncio.create_task(watch()) for watch in self._watches),
         ]
         if self.until_caught_up:
             ends.append(asyncio.create_task(caught_up.wait()))
@@ -156,12 +158,17 @@ class Worker:
         )
         stage = self._stage(name, app.is_current)
         agent = BatchAgent(app, stage, outbox, self.fail, self.settings.fetch_records)
-        app.agent(app.batch_topic(stage.topic), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
+        app.agent(app.batch_topic(*stage.topics), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
         return app
 
     def _lost_input_remedy(self, stage: str) -> str:
         if stage == STAGES[0]:
             return "publish the events to a new prefix"
+        if stage == "cache":
+            group = self.settings.prefix + stage
+            return (
+                f"delete the group {group} (`kafka-consumer-groups --delete`) and start again: the cache is made anew"
+            )
         groups = ", ".join(self.settings.prefix + name for name in STAGES)
         return (
             f"to make all anew from {self.names['market.events']}, stop the workers, delete the groups {groups} "
@@ -202,6 +209,12 @@ class Worker:
             )
             models = LogModels(s, self.schemas, names["models"])
             return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
+        if name == "cache":
+            from sep_stream.worker.cache_stage import CacheStage  # Redis's client takes a while to import
+
+            cache = CacheStage(s, self.topology, self.schemas, names["dead.letters"], self.counters)
+            self._watches.append(cache.watch)
+            return cache
         return SettleStage(
             SettleTopics(names["signals"], names["trading.results"], names["dead.letters"], names["settle.state"]),
             self.schemas,

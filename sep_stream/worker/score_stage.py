@@ -56,6 +56,7 @@ class ScoreStage:
         counters: Counters,
     ) -> None:
         self.topic = topics.metrics
+        self.topics = (self.topic,)
         self._topics, self._instruments, self._params = topics, instruments, params
         self._models, self._counters = models, counters
         self._symbols = wire.Symbols(instruments)

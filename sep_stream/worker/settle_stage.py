@@ -49,6 +49,7 @@ class SettleStage:
         rebuild_state: bool = False,
     ) -> None:
         self.topic = topics.signals
+        self.topics = (self.topic,)
         self._topics, self._instruments, self._parameters = topics, instruments, parameters
         self._stake, self._counters = stake, counters
         self._symbols = wire.Symbols(instruments)

@@ -36,10 +36,12 @@ class Processed:
 
 
 class Stage(Protocol):
-    """A stage of the pipeline. name: also that of its consumer group, after the prefix · topic: what it reads."""
+    """A stage of the pipeline. name: also that of its consumer group, after the prefix · topics: what it reads."""
 
     name: str
-    topic: str
+
+    @property
+    def topics(self) -> tuple[str, ...]: ...
 
     async def process(self, batches: Sequence[Batch]) -> Processed:
         """Outputs of batches, those of a partition in their order; none of one whose epoch passes in the meantime."""

@@ -346,9 +346,10 @@ class BatchApp(faust.App):
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
 
-    def batch_topic(self, name: str) -> Any:
-        self.batch_topics.add(name)
-        return self.topic(name, schema=BatchSchema(), internal=False)
+    def batch_topic(self, *names: str) -> Any:
+        """One stream of what these topics bring."""
+        self.batch_topics.update(names)
+        return self.topic(*names, schema=BatchSchema(), internal=False)
 
     def is_current(self, batch: Batch) -> bool:
         """Is the batch of the partition's present assignment and position?"""

@@ -48,7 +48,7 @@ def test_a_folds_libraries_hold_nothing_that_was_not_known_at_its_cut() -> None:
         assert rows
         assert all(library.outcome_at_s.max() <= fold.fold.cut_s < fold.fold.score_from_s for library in rows)
         assert all(library.anchor_time_s.min() >= (fold.fold.train_from_s or 0) for library in rows)
-        own = [part.records.own.available_at_s for part in fold.scored]
+        own = [part.available_at_s for part in fold.scored]
         assert all(((a >= fold.fold.score_from_s) & (a < fold.fold.score_until_s)).all() for a in own)
 
 
@@ -57,7 +57,7 @@ def test_a_given_model_scores_only_what_came_after_its_training() -> None:
     tester = streams.made(given)
     model = next(tester.walk(history, tester.folds(history))).model
     [fold] = tester.with_model(history, model)
-    assert min(part.records.own.available_at_s.min() for part in fold.scored) >= model.training_cut_s
+    assert min(part.available_at_s.min() for part in fold.scored) >= model.training_cut_s
 
 
 def test_a_history_without_bars_is_told() -> None:

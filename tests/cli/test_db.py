@@ -14,15 +14,13 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime.embedded.postgres import OWNER, EmbeddedPostgres
 from sep_stream.runtime.resources import resource
 from sep_stream.stores.database import INGEST, READ
+from sep_stream.stores.migrations import PLAIN, load_migrations
 from tests.cli.commands import NOWHERE, finish, run, start
 from tests.databases import BAR, Database, Databases
 
 pytestmark = pytest.mark.integration
 
-FILES = [
-    "0001_roles.sql", "0002_market_data.plain.sql", "0003_signals.sql", "0004_indexes.sql", "0005_rollups.plain.sql",
-    "0006_views.sql",
-]  # fmt: skip
+FILES = [migration.file for migration in load_migrations(PLAIN)]
 
 
 def db(*words: str, at: Database, role: str = OWNER) -> tuple[str, str]:
@@ -111,10 +109,11 @@ def test_without_a_server_the_remedy_is_told(tmp_path: Path) -> None:
 
 
 def test_up_starts_it_migrated_and_down_wipes_it(tmp_path: Path) -> None:
-    code, stdout, stderr = run("up", "--with", "postgres", cwd=tmp_path)
-    home = (tmp_path / "data" / "postgres" / "home").resolve()
     try:
+        code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=180)
         assert code == 0, stderr
+        home = (tmp_path / "data" / "postgres" / "home").resolve()
+        assert (home / "data").is_dir()
         assert f"PostgreSQL runs at {EmbeddedPostgres(tmp_path / 'data').status().address}" in stdout
         assert f"{len(FILES)} migrations applied, 0 were" in stdout
         assert run("db", "status", cwd=tmp_path)[0] == 0

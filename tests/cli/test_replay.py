@@ -189,6 +189,32 @@ def test_a_killed_replay_goes_on_without_loss_or_repeat(
 
 
 @integration
+@pytest.mark.parametrize("partitions", [1, 3, 20])
+def test_a_killed_replay_to_another_partition_count_goes_on_with_each_key_in_its_place(
+    source: Settings, make_target: MakeTarget, partitions: int
+) -> None:
+    target = make_target(partitions=partitions)
+    args = [sys.executable, "-c", DIES.format(committed=True), "replay", "--to-prefix", target.prefix]
+    died = subprocess.run(
+        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=60, check=False
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    before = records(source)
+    assert replayed(source, "--to-prefix", target.prefix)["records"] == len(before) - 4_000
+    after = records(target)
+    for key in {r.key for r in before}:
+        of_key = [(r.value, r.timestamp_ms) for r in after if r.key == key]
+        assert of_key == [(r.value, r.timestamp_ms) for r in before if r.key == key]
+    assert len(after) == len(before)
+    assert all(r.partition == partition_for(r.key or b"", partitions) for r in after)
+    assert replayed(source, "--to-prefix", target.prefix)["records"] == 0
+    Sender(target).event(b"EUR/USD", quote("EUR/USD", 9), minute=9)
+    foreign = str(replay(source, "--to-prefix", target.prefix, code=1).exception)
+    assert "is not of this replay" in foreign
+    assert replayed(source, "--to-prefix", target.prefix, "--append")["records"] == 0
+
+
+@integration
 def test_the_same_command_adds_what_has_come_since(make_target: MakeTarget) -> None:
     here = make_target()
     make_target("to")
@@ -289,7 +315,7 @@ def test_what_cannot_be_replayed_is_told(source: Settings, make_target: MakeTarg
         ("--to-prefix", "replayed.market.", "--to-topic", "events"): "can't be replayed into itself",
         ("--to-prefix", prefix): f"`sep-stream topics create --prefix {prefix}` makes it",
         ("--to-prefix", prefix, "--to-topic", "none"): "make it with 8 partitions and the settings of replayed.market",
-        ("--to-prefix", prefix, "--to-topic", "few"): "has 2 partitions, 'replayed.market.events' has 8",
+        ("--to-prefix", prefix, "--to-topic", "few", "--with-requeued"): "has 2 partitions, 'replayed.market.events' h",
         ("--to-topic", "bars"): "bars holds bar records by instrument, market.events holds market_event records",
         ("--to-prefix", prefix, "--topic", "convert.state"): "mean nothing elsewhere",
         ("--to-prefix", prefix, "--topic", "requeued"): "mean nothing elsewhere",

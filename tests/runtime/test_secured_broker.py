@@ -21,13 +21,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from sep_stream.cli import cli
-from sep_stream.errors import SepError
+from sep_stream.errors import ConfigurationError, SepError
 from sep_stream.history.requeue import Requeue
 from sep_stream.history.transactions import Transactions
 from sep_stream.runtime import acls, topics
 from sep_stream.runtime.acls import Acl
 from sep_stream.runtime.certificates import Authority
-from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRedis
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.private_files import write_private
@@ -268,6 +268,24 @@ def test_commands_log_in_by_themselves(secured: Secured) -> None:
     findings = {finding["check"]: finding for finding in map(json.loads, told[3].output.splitlines())}
     assert findings["security"]["ok"]
     assert findings["acls"]["detail"] == f"{len(acls.declared(secured.settings('admin'), TOPOLOGY))} as declared"
+
+
+def test_the_cache_is_made_and_checked_as_its_roles(secured: Secured) -> None:
+    redis = EmbeddedRedis(secured.data_dir)
+    try:
+        redis.start(lambda message: None, secure=True)
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    try:
+        environment = {"SEP_PARTITIONS": str(PARTITIONS), "SEP_DATA_DIR": str(secured.data_dir)}
+        for words in ("rebuild", "verify", "verify --json"):
+            told = CliRunner().invoke(cli, ["cache", *words.split()], env=environment)
+            assert told.exit_code == 0, (told.output, told.exception)
+        environment |= secured.settings("ingest").environment()
+        told = CliRunner().invoke(cli, ["cache", "verify"], env=environment)
+        assert "does not let user 'ingest' use topic 'sep.prices.latest'" in str(told.exception)
+    finally:
+        redis.stop()
 
 
 def test_who_requeues_may_and_who_reads_may_not(secured: Secured) -> None:

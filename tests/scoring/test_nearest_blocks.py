@@ -29,7 +29,17 @@ def full_sort(rows: Rows, query: list[int], eligible: int, block_rows: int, k: i
 
 
 def assert_as_sorted(rows: Rows, queries: Rows, eligible: list[int], block_rows: int, k: int) -> None:
-    found = nearest_blocks(Tiles.of(rows), queries, np.array(eligible, np.int64), block_rows, k)
+    """Both ways: as small libraries are searched, and as large ones are."""
+    tiles, seen = Tiles.of(rows), np.array(eligible, np.int64)
+    for rows_at_once_max in (nearest._ROWS_AT_ONCE_MAX, -1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nearest, "_ROWS_AT_ONCE_MAX", rows_at_once_max)
+            assert_found(nearest_blocks(tiles, queries, seen, block_rows, k), rows, queries, eligible, block_rows, k)
+
+
+def assert_found(
+    found: nearest.Nearest, rows: Rows, queries: Rows, eligible: list[int], block_rows: int, k: int
+) -> None:
     for j, query in enumerate(queries.tolist()):
         expected = full_sort(rows, query, eligible[j], block_rows, k)
         assert found.count[j] == len(expected)

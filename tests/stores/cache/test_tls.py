@@ -1,0 +1,61 @@
+"""The cache over TLS: only a server that the client's authority vouches for, and what is wrong told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sep_stream.errors import DependencyError
+from sep_stream.runtime.certificates import Authority
+from sep_stream.runtime.embedded import EmbeddedRedis
+from sep_stream.runtime.embedded import redis as embedded
+from sep_stream.runtime.settings import Settings
+from sep_stream.stores.cache import Cache
+from sep_stream.stores.cache.writer import CacheWriter
+from tests.stores.cache.test_cache import NAMES, price, put_in_place
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    if not embedded._of_machine():
+        pytest.skip("TLS needs a redis-server of the machine")
+    server = EmbeddedRedis(tmp_path_factory.mktemp("secured"))
+    server.start(lambda message: None, secure=True)
+    yield server
+    server.stop()
+
+
+def url_of(server: EmbeddedRedis, scheme: str, authority: Path | None = None, host: str = "127.0.0.1") -> str:
+    login = server.login("read")
+    trusted = "" if authority is None else f"?ssl_ca_certs={authority}"
+    return f"{scheme}://read:{login['password']}@{host}:{login['port']}/0{trusted}"
+
+
+def test_values_go_through_tls(secured: EmbeddedRedis) -> None:
+    settings = Settings.load(data_dir=secured.security.data_dir)
+    put_in_place(CacheWriter(settings, "log"), price(NAMES[0], 1, 1))
+    assert Cache(settings).price("EUR/USD") is not None
+    for host in ("127.0.0.1", "localhost"):
+        assert Cache(url_of(secured, "rediss", secured.security.authority, host)).price("EUR/USD") is not None
+    updates = Cache(settings).updates()
+    assert next(updates).instrument == "EUR/USD"
+    updates.close()
+
+
+def test_another_authority_or_none_is_not_trusted_and_the_remedy_told(secured: EmbeddedRedis, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(Authority.make().certificate_pem)
+    for authority in (tmp_path / "ca.pem", None):
+        with pytest.raises(DependencyError, match=r"certificate is not trusted \(.*\); .*\?ssl_ca_certs=PATH") as told:
+            Cache(url_of(secured, "rediss", authority)).price("EUR/USD")
+        assert secured.login("read")["password"] not in str(told.value)
+
+
+def test_no_tls_where_it_is_asked_for_is_told(secured: EmbeddedRedis, redis_server: EmbeddedRedis) -> None:
+    with pytest.raises(DependencyError, match="if it takes TLS alone, with rediss://"):
+        Cache(url_of(secured, "redis")).price("EUR/USD")
+    with pytest.raises(DependencyError, match="if it takes no TLS, with redis://"):
+        Cache(url_of(redis_server, "rediss", secured.security.authority)).price("EUR/USD")
