@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numba as nb
@@ -18,7 +20,7 @@ COLUMNS: Final = (
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
-_PRICES: Final = ("open", "high", "low", "close")
+_NOT_NEGATIVE: Final = ("open", "high", "low", "close", "volume_units", "volume_nanos")
 _EPOCH_2000_S: Final = 946_684_800
 """PostgreSQL counts from the year 2000."""
 _BASE: Final = 10_000
@@ -30,24 +32,42 @@ _FIXED_BYTES_MAX: Final = 2 + 2 * 4 + 2 * 12 + 6 * _NUMERIC_BYTES_MAX
 """Of a row, without the text of pair and timeframe."""
 
 
-def encode_bars(bars: npt.NDArray[np.void], instruments: Instruments) -> bytes:
-    """Rows (b,) BAR_DTYPE as a whole COPY of COLUMNS, in the order of the table's key: who writes the same rows in
-    another transaction waits, and no two wait for each other. StateError for a negative price or volume."""
-    if any((bars[name] < 0).any() for name in (*_PRICES, "volume_units", "volume_nanos")):
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Bars of one instrument and timeframe by time. bars: (n,) BAR_DTYPE, at least one"""
+
+    symbol: str
+    timeframe: str
+    tick_units: int
+    bars: npt.NDArray[np.void]
+
+
+def lanes(bars: npt.NDArray[np.void], instruments: Instruments) -> list[Lane]:
+    """Rows (b,) BAR_DTYPE in the order of the table's key: who writes the same rows in another transaction waits, and
+    no two wait for each other."""
+    code = bars["instrument"].astype(np.int64) * len(TIMEFRAMES) + bars["timeframe"]
+    found = []
+    for lane in np.unique(code).tolist():
+        position, timeframe = divmod(lane, len(TIMEFRAMES))
+        rows = bars[code == lane]
+        rows = rows[np.argsort(rows["open_time_s"], kind="stable")]
+        instrument = instruments[position]
+        found.append(Lane(instrument.symbol, TIMEFRAMES[timeframe], instrument.tick_units, rows))
+    return sorted(found, key=lambda lane: (lane.symbol, lane.timeframe))
+
+
+def encode(parts: Sequence[Lane]) -> bytes:
+    """A whole COPY of COLUMNS. StateError for a negative price or volume."""
+    return b"".join([_HEADER, *map(_encode, parts), _TRAILER])
+
+
+def _encode(lane: Lane) -> bytes:
+    if any((lane.bars[name] < 0).any() for name in _NOT_NEGATIVE):
         raise StateError("bars: a price or volume is negative; the converter lets none through")
-    lanes = sorted(
-        (instruments.symbols[instrument], TIMEFRAMES[timeframe], instrument, timeframe)
-        for instrument, timeframe in set(zip(bars["instrument"].tolist(), bars["timeframe"].tolist(), strict=True))
-    )
-    parts = [_HEADER]
-    for symbol, name, instrument, timeframe in lanes:
-        lane = bars[(bars["instrument"] == instrument) & (bars["timeframe"] == timeframe)]
-        lane = lane[np.argsort(lane["open_time_s"], kind="stable")]
-        words = (np.frombuffer(word.encode(), np.uint8) for word in (symbol, name))
-        out = np.empty(len(lane) * (_FIXED_BYTES_MAX + len(symbol.encode()) + len(name)), np.uint8)
-        used = _encode_lane(lane, *words, int(instruments.tick_units[instrument]), out)
-        parts.append(out[:used].tobytes())
-    return b"".join([*parts, _TRAILER])
+    symbol, timeframe = lane.symbol.encode(), lane.timeframe.encode()
+    out = np.empty(len(lane.bars) * (_FIXED_BYTES_MAX + len(symbol) + len(timeframe)), np.uint8)
+    words = (np.frombuffer(word, np.uint8) for word in (symbol, timeframe))
+    return out[: _encode_lane(lane.bars, *words, lane.tick_units, out)].tobytes()
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

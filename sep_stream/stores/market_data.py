@@ -21,8 +21,7 @@ import psycopg
 from sep_stream.convert.state import BAR_DTYPE
 from sep_stream.errors import InputError, SepError
 from sep_stream.market.instruments import Instruments
-from sep_stream.market.timeframes import TIMEFRAMES
-from sep_stream.stores.copy_format import COLUMNS, encode_bars
+from sep_stream.stores.copy_format import COLUMNS, Lane, encode, lanes
 from sep_stream.stores.database import told
 
 CHUNK_BARS: Final = 20_000
@@ -117,12 +116,12 @@ def load_bars(
     Raises DependencyError for a server that refuses or is gone; what was stored till then stays.
     """
     with contextlib.ExitStack() as stack:
-        lanes = [stack.enter_context(contextlib.closing(connect()))]
-        done = _stored_before(lanes[0], load_id)
+        opened = [stack.enter_context(contextlib.closing(connect()))]
+        done = _stored_before(opened[0], load_id)
         if done.finished:
             return Loaded(done.bars, 0, 0, repeated=True)
-        lanes += [stack.enter_context(contextlib.closing(connect())) for _ in range(connections - 1)]
-        return _Load(lanes, load_id, source, instruments).run(batches, done.chunks)
+        opened += [stack.enter_context(contextlib.closing(connect())) for _ in range(connections - 1)]
+        return _Load(opened, load_id, source, instruments).run(batches, done.chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,25 +142,25 @@ def _stored_before(connection: Connection, load_id: str) -> _Stored:
 class _Load:
     """A run. Chunks are stored by several connections at once; the last one when all others are."""
 
-    def __init__(self, lanes: Sequence[Connection], load_id: str, source: str, instruments: Instruments) -> None:
+    def __init__(self, connections: Sequence[Connection], load_id: str, source: str, instruments: Instruments) -> None:
         self._load_id, self._source, self._instruments = load_id, source, instruments
-        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()  # holds no more than the lanes
-        self._n_lanes = len(lanes)
-        for lane in lanes:
-            with told(lane):
-                lane.execute(f"SET lock_timeout = '{LOCK_S_MAX}s'")
-            self._idle.put(lane)
+        self._n_connections = len(connections)
+        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()  # holds no more than these
+        for connection in connections:
+            with told(connection):
+                connection.execute(f"SET lock_timeout = '{LOCK_S_MAX}s'")
+            self._idle.put(connection)
         self._bars = self._stored = self._changed = 0
 
     def run(self, batches: Iterable[npt.NDArray[np.void]], done: frozenset[int]) -> Loaded:
         pending: deque[Future[tuple[int, int]]] = deque()
         try:
-            with ThreadPoolExecutor(self._n_lanes) as pool:
+            with ThreadPoolExecutor(self._n_connections) as pool:
                 for chunk in _chunks(batches):
                     self._bars += len(chunk.bars)
                     if chunk.number in done:
                         continue
-                    while len(pending) >= (1 if chunk.is_last else self._n_lanes):
+                    while len(pending) >= (1 if chunk.is_last else self._n_connections):
                         self._account(pending.popleft())
                     pending.append(pool.submit(self._store, chunk))
                 while pending:
@@ -181,53 +180,52 @@ class _Load:
         self._changed += changed
 
     def _store(self, chunk: _Chunk) -> tuple[int, int]:
-        lane = self._idle.get()
+        connection = self._idle.get()
         try:
-            with told(lane, self._source):
-                return self._with_retries(lane, chunk, encode_bars(chunk.bars, self._instruments))
+            with told(connection, self._source):
+                parts = lanes(chunk.bars, self._instruments)
+                return self._with_retries(connection, chunk, parts, encode(parts))
         finally:
-            self._idle.put(lane)
+            self._idle.put(connection)
 
-    def _with_retries(self, lane: Connection, chunk: _Chunk, rows: bytes) -> tuple[int, int]:
-        for left in reversed(range(TRIES_MAX)):
+    def _with_retries(
+        self, connection: Connection, chunk: _Chunk, parts: Sequence[Lane], rows: bytes
+    ) -> tuple[int, int]:
+        left = TRIES_MAX
+        while True:
             try:
-                with lane.transaction():
-                    return self._store_once(lane, chunk, rows)
+                with connection.transaction():
+                    return self._store_once(connection, chunk, parts, rows)
             except _CAME_BETWEEN:
                 # The next try sees its bars.
+                left -= 1
                 if not left:
                     raise
-        raise AssertionError("unreachable")
 
-    def _store_once(self, lane: Connection, chunk: _Chunk, rows: bytes) -> tuple[int, int]:
+    def _store_once(self, connection: Connection, chunk: _Chunk, parts: Sequence[Lane], rows: bytes) -> tuple[int, int]:
         """Bars stored, and of these new or other than before."""
         claim = (self._load_id, chunk.number, len(chunk.bars), chunk.is_last, self._source)
         # Waits for another run's transaction of the same chunk.
-        if not lane.execute(_CLAIM, claim).rowcount:
+        if not connection.execute(_CLAIM, claim).rowcount:
             return 0, 0
-        if not len(chunk.bars):
-            return 0, 0
-        if self._is_free(lane, chunk.bars):
-            _copy(lane, "market_data", rows)
+        # Straight into the table, where that is free, costs a third of an upsert.
+        if all(_is_free(connection, lane) for lane in parts):
+            _copy(connection, "market_data", rows)
             return len(chunk.bars), len(chunk.bars)
-        lane.execute(STAGE)
-        _copy(lane, "market_data_staged", rows)
-        return len(chunk.bars), lane.execute(UPSERT.encode()).rowcount
-
-    def _is_free(self, lane: Connection, bars: npt.NDArray[np.void]) -> bool:
-        """Whether the table has none of these bars' instruments and timeframes in their time. Then they can be copied
-        straight into it, at a third of an upsert's cost."""
-        for instrument, timeframe in np.unique(bars[["instrument", "timeframe"]]).tolist():
-            times = bars["open_time_s"][(bars["instrument"] == instrument) & (bars["timeframe"] == timeframe)]
-            span = (datetime.fromtimestamp(int(time_s), UTC) for time_s in (times.min(), times.max()))
-            key = (self._instruments.symbols[instrument], TIMEFRAMES[timeframe], *span)
-            if lane.execute(_IS_THERE, key).fetchone() != (False,):
-                return False
-        return True
+        connection.execute(STAGE)
+        _copy(connection, "market_data_staged", rows)
+        return len(chunk.bars), connection.execute(UPSERT.encode()).rowcount
 
 
-def _copy(lane: Connection, table: str, rows: bytes) -> None:
-    with lane.cursor().copy(_COPY.format(table=table).encode()) as copy:
+def _is_free(connection: Connection, lane: Lane) -> bool:
+    """Whether the table has no bar of the lane's time."""
+    times = lane.bars["open_time_s"]
+    span = (datetime.fromtimestamp(int(time_s), UTC) for time_s in (times[0], times[-1]))
+    return connection.execute(_IS_THERE, (lane.symbol, lane.timeframe, *span)).fetchone() == (False,)
+
+
+def _copy(connection: Connection, table: str, rows: bytes) -> None:
+    with connection.cursor().copy(_COPY.format(table=table).encode()) as copy:
         copy.write(rows)
 
 

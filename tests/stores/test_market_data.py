@@ -25,6 +25,7 @@ from sep_stream.history.offline import bar_schema
 from sep_stream.market.events import NULL
 from sep_stream.market.instruments import Instrument, Instruments
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
+from sep_stream.runtime.embedded.postgres import SUPERUSER
 from sep_stream.stores import market_data, market_data_reader
 from sep_stream.stores.database import INGEST, READ, TRADING, TRAINING
 from sep_stream.stores.market_data import Loaded, load_bars
@@ -247,6 +248,23 @@ def test_a_load_that_was_cut_off_is_continued(store: Store, monkeypatch: pytest.
     assert rest == Loaded(2_000, 1_000, 1_000, repeated=False)
     assert store.rows() == expected(bars)
     assert store.load(bars).repeated
+
+
+def test_a_load_whose_connections_are_lost_is_told_and_continued(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_data, "CHUNK_BARS", 100)
+    bars = make_bars(2_000)
+
+    def ended() -> Iterator[Bars]:
+        yield bars[:1_000]
+        with store.database.connect(SUPERUSER) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sep_ingest'")
+        yield bars[1_000:]
+
+    with pytest.raises(DependencyError, match=r"PostgreSQL at .*\n[\d,]+ bars were stored"):
+        store.load(ended())
+    rest = store.load(bars)
+    assert 0 < rest.stored < rest.bars == 2_000
+    assert store.rows() == expected(bars)
 
 
 def test_loads_of_overlapping_ranges_at_once_store_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
