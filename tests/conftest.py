@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
 from sep_stream.runtime import topics  # noqa: E402
-from sep_stream.runtime.embedded import EmbeddedKafka  # noqa: E402
+from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRegistry  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
 from tests.databases import Database, Databases, server_for_tests  # noqa: E402
@@ -60,6 +60,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 def make_database(database: Databases) -> Callable[[], Database]:
     """A fresh migrated database at each call."""
     return database.migrated
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRegistry]:
+    """The run's schema registry. What the environment would have it do is not done."""
+    registry = EmbeddedRegistry(tmp_path_factory.mktemp("registry"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUARKUS_HTTP_HOST", "0.0.0.0")
+        registry.start(lambda message: None)
+    yield registry
+    registry.stop()
 
 
 @pytest.fixture

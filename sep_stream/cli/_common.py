@@ -29,6 +29,7 @@ _ROLE: Final = {
     "up": ADMIN,
     "topics": ADMIN,
     "doctor": ADMIN,
+    "schemas register": ADMIN,
     "ingest": "ingest",
     "model": "model",
     "dlq requeue": "requeue",

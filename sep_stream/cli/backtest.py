@@ -259,13 +259,12 @@ class _Run:
 
     def verify(self) -> None:
         from sep_stream.backtest.verify import Expected, compare, models_in_force, replayed
-        from sep_stream.market.avro import load_schemas
         from sep_stream.runtime.log_reader import LogReader
-        from sep_stream.runtime.resources import resource
         from sep_stream.runtime.topology import Topology
         from sep_stream.stores.model_store import load_model, model_folder
+        from sep_stream.stores.schemas import schemas_in_force
 
-        topology, schemas = Topology.load(), load_schemas(resource("schemas") / "avro")
+        topology, schemas = Topology.load(), schemas_in_force(self.settings)
         settings = self.settings.model_copy(update={"prefix": self.options["verify_against"]})
         history = self._history(topology, settings)
         root = settings.models_root()

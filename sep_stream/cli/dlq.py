@@ -102,7 +102,7 @@ def list_(
     """
     from sep_stream.history.refused import RefusedLog
 
-    topology, schemas = _declared()
+    topology, schemas = _declared(settings)
     log = RefusedLog(settings, schemas)
     found = log.search(_wanted(topology, topic, codes, instrument, start, until), count)
     requeued = log.requeued()
@@ -143,7 +143,7 @@ def show(settings: Settings, ref: str, as_json: bool) -> None:
     from sep_stream.history.refused import REMEDY, RefusedLog
 
     place = _place(ref)
-    _, schemas = _declared()
+    _, schemas = _declared(settings)
     log = RefusedLog(settings, schemas)
     letter = log.letter(place)
     original = log.original(letter)
@@ -221,7 +221,7 @@ def requeue(
     if not refs and not all_matching:
         raise click.UsageError("give REF… (`sep-stream dlq list` shows them), or filters with --all-matching")
     places = [_place(ref) for ref in refs]
-    topology, schemas = _declared()
+    topology, schemas = _declared(settings, register=not dry_run)
     wanted = _wanted(topology, topic, codes, instrument, start, until)
     topics.check(settings, topology, ["requeue"])
     log = RefusedLog(settings, schemas)
@@ -246,12 +246,11 @@ def _confirmed(events: int) -> bool:
     return click.confirm(f"Publish {events:,} events again?", err=True)
 
 
-def _declared() -> tuple[Topology, Schemas]:
-    from sep_stream.market.avro import load_schemas
-    from sep_stream.runtime.resources import resource
+def _declared(settings: Settings, register: bool = False) -> tuple[Topology, Schemas]:
     from sep_stream.runtime.topology import Topology
+    from sep_stream.stores.schemas import schemas_in_force
 
-    return Topology.load(), load_schemas(resource("schemas") / "avro")
+    return Topology.load(), schemas_in_force(settings, register=register)
 
 
 def _place(ref: str) -> Place:

@@ -16,6 +16,7 @@ import click
 from sep_stream.cli._common import settings_options
 from sep_stream.errors import SepError
 from sep_stream.runtime.embedded import EmbeddedPostgres
+from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.security_folder import SecurityFolder
 from sep_stream.runtime.settings import Settings
 
@@ -62,6 +63,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     if SecurityFolder(settings.data_dir).exists():
         yield _guarded("security", lambda: _security(SecurityFolder(settings.data_dir)))
     yield _guarded("models", lambda: _models(settings))
+    if settings.schema_registry or resolve_registry(settings) is not None:
+        yield _guarded("registry", lambda: _registry(settings))
     if settings.database_url is not None or EmbeddedPostgres(settings.data_dir).exists():
         yield _guarded("database", lambda: _database(settings))
     broker = _guarded("broker", lambda: _broker(settings))
@@ -81,12 +84,12 @@ def _guarded(check: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _resources() -> Finding:
-    from sep_stream.market.avro import load_schemas
     from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topology import Topology
+    from sep_stream.stores.schemas import declared_schemas
 
     topology = Topology.load()
-    schemas = len(list(load_schemas(resource("schemas") / "avro")))
+    schemas = len(list(declared_schemas()))
     migrations = len(list(resource("migrations").glob("*.sql")))
     declared = f"{len(topology.topics)} topics, {len(topology.instruments)} instruments, {migrations} migrations"
     return Finding("resources", True, f"{schemas} schemas, {declared}")
@@ -123,6 +126,26 @@ def _models(settings: Settings) -> Finding:
 
     models = list_models(settings.models_root())
     return Finding("models", True, f"{len(models)} at {settings.models_root()}")
+
+
+def _registry(settings: Settings) -> Finding:
+    from sep_stream.stores.registration import COMPATIBILITY, look, needed_registry
+    from sep_stream.stores.schema_registry import SchemaRegistry
+    from sep_stream.stores.schemas import declared_schemas
+
+    with SchemaRegistry(needed_registry(settings)) as registry:
+        subjects = list(look(registry, settings, declared_schemas()))
+    faults = [f"{subject.name}: {fault}" for subject in subjects for fault in subject.faults]
+    missing = [
+        f"{subject.name}: not registered" for subject in subjects if subject.schema_id is None and not subject.faults
+    ]
+    lax = [f"{subject.name}: {subject.compatibility}" for subject in subjects if subject.compatibility != COMPATIBILITY]
+    remedy = "see `sep-stream schemas check`" if faults else "`sep-stream schemas register`" if missing or lax else ""
+    theirs = len({subject.schema for subject in subjects if subject.schema_id != subject.pinned_id})
+    detail = f"{len(subjects)} subjects at {registry.address.url}" + (
+        f", {theirs} schemas under ids of its own" if theirs else ""
+    )
+    return Finding("registry", not remedy, "; ".join(faults + missing + lax) or detail, remedy)
 
 
 def _database(settings: Settings) -> Finding:

@@ -192,15 +192,14 @@ def _publish(settings: Settings, batches: Iterable[tuple[Path | None, EventBatch
 
 def _publisher(settings: Settings) -> Publisher:
     """A publisher to market.events; refuses a broker without the declared topics."""
-    from sep_stream.market.avro import load_schemas
     from sep_stream.runtime import topics
     from sep_stream.runtime.kafka_config import librdkafka
-    from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topology import Topology
     from sep_stream.sources.publisher import Publisher
+    from sep_stream.stores.schemas import schemas_in_force
 
     topology = Topology.load()
     topics.check(settings, topology, ["ingest"])
-    schemas = load_schemas(resource("schemas") / "avro")
+    schemas = schemas_in_force(settings, register=True)
     name = settings.topic("market.events")
     return Publisher(librdkafka(settings), schemas, topology.instruments, name, settings.partitions)

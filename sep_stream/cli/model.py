@@ -80,10 +80,8 @@ def train(
 def _events(settings: Settings, topology: Any, origin: str, instrument: str | None, assume_utc: bool) -> Iterable[Any]:
     if origin in ("topic", "market.events"):
         from sep_stream.history import EventLog
-        from sep_stream.market.avro import load_schemas
-        from sep_stream.runtime.resources import resource
 
-        yield from EventLog(settings, topology, load_schemas(resource("schemas") / "avro")).batches()
+        yield from EventLog(settings, topology).batches()
         return
     if instrument is None:
         raise click.UsageError("--instrument names whose prices the file holds, e.g. --instrument EUR/USD")
@@ -152,12 +150,11 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
     Example:
       sep-stream model activate 3f2a
     """
-    from sep_stream.market.avro import load_schemas
-    from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topics import check
     from sep_stream.runtime.topology import Topology
     from sep_stream.sources.activation import activate as publish
     from sep_stream.stores.model_store import load_model
+    from sep_stream.stores.schemas import schemas_in_force
 
     manifest = find_model(settings, model_id)
     load_model(manifest.folder)  # what is damaged is not put in force
@@ -167,7 +164,8 @@ def activate(settings: Settings, model_id: str, instruments: tuple[str, ...], at
         {library.symbol for library in manifest.libraries}
     )
     from_s = parse_time(at) if at else manifest.training_cut_s
-    publish(settings, load_schemas(resource("schemas") / "avro"), manifest.folder, manifest.model_id, symbols, from_s)
+    schemas = schemas_in_force(settings, register=True)
+    publish(settings, schemas, manifest.folder, manifest.model_id, symbols, from_s)
     click.echo(f"model {manifest.model_id} is in force for {', '.join(symbols)}, from the next event on")
 
 

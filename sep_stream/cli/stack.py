@@ -16,7 +16,7 @@ from sep_stream.errors import InputError
 from sep_stream.runtime.embedded import OPTIONAL_PARTS, EmbeddedStack
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
-from sep_stream.runtime.settings import NO_SECURITY, Settings
+from sep_stream.runtime.settings import NO_REGISTRY, NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
 
 if TYPE_CHECKING:
@@ -75,8 +75,21 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
         click.echo(f"  ROLE: {', '.join(role.name for role in topology.roles)}")
     for part, address in starting:
         click.echo(f"{part.title} runs at {address}")
+        if part.name == "registry":
+            _register(settings.model_copy(update={**security.credentials(ADMIN), **NO_REGISTRY}))
         if part.name == "postgres":
             _migrate(settings)
+
+
+def _register(settings: Settings) -> None:
+    """The declared schemas in the embedded registry."""
+    from sep_stream.stores.registration import needed_registry, register_all
+    from sep_stream.stores.schema_registry import SchemaRegistry
+    from sep_stream.stores.schemas import declared_schemas
+
+    with SchemaRegistry(needed_registry(settings)) as registry:
+        subjects = register_all(registry, settings, declared_schemas())
+    click.echo(f"it holds the schemas of {len(subjects)} topics; {sum(s.is_new for s in subjects)} registered")
 
 
 def _migrate(settings: Settings) -> None:

@@ -55,14 +55,13 @@ def tail(
     Order holds within a partition, and so for the records of one instrument. A record that can't be decoded is shown
     with what is wrong with it.
     """
-    from sep_stream.market.avro import load_schemas
     from sep_stream.runtime.log_reader import LogReader
-    from sep_stream.runtime.resources import resource
     from sep_stream.runtime.topology import Topology
+    from sep_stream.stores.schemas import schemas_in_force
 
     topology = Topology.load()
     name = settings.topic(topology.topic(topic).name)
-    schemas = load_schemas(resource("schemas") / "avro")
+    schemas = schemas_in_force(settings)
     reader = LogReader(settings)
     starts = {partition: _start(reader, name, partition, start) for partition in reader.partitions(name)}
     records = _until_end(reader, name, starts) if until_end else _follow(reader, name, starts)

@@ -75,6 +75,7 @@ def worker(
     from sep_stream.runtime import topics
     from sep_stream.runtime.security_folder import as_role
     from sep_stream.runtime.topology import Topology
+    from sep_stream.stores.schemas import schemas_in_force
     from sep_stream.worker.runner import Worker, check_stages
     from sep_stream.worker.supervisor import Supervisor
     from sep_stream.worker.warm_up import warm_up
@@ -86,6 +87,7 @@ def worker(
     traded = {name: value for name, value in (("trade", trade), ("max_open", max_open)) if value is not None}
     settings = as_role(settings.model_copy(update=traded), names[0] if len(names) == 1 else "worker")
     topics.check(settings, Topology.load(), names)
+    schemas_in_force(settings, register=True)  # a registry that does not answer is told before anything long begins
     warm_up(names)
     if processes is None:
         _run(Worker(settings, names, engine, until_caught_up, rebuild_state))

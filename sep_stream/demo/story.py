@@ -26,22 +26,22 @@ from sep_stream.demo.market import Market
 from sep_stream.demo.tally import SignalTally
 from sep_stream.errors import DependencyError
 from sep_stream.history import EventLog
-from sep_stream.market.avro import Schemas, load_schemas
+from sep_stream.market.avro import Schemas
 from sep_stream.market.events import EventBatch
 from sep_stream.market.timeframes import TIMEFRAMES, US_PER_S
 from sep_stream.runtime import topics
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogFollower, LogReader
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.security_folder import ADMIN
-from sep_stream.runtime.settings import ENVIRONMENT_PREFIX, NO_SECURITY, Settings
+from sep_stream.runtime.settings import ENVIRONMENT_PREFIX, NO_REGISTRY, NO_SECURITY, Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.runtime.users import admit_roles
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.model_store import local_folder, save_model
+from sep_stream.stores.schemas import declared_schemas
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
 from sep_stream.worker.caught_up import CaughtUp
@@ -63,7 +63,7 @@ Take = Callable[[float], None]
 def tell(settings: Settings, make_market: Callable[[], Market], secure: bool, keep: bool) -> None:
     """Play a market on an embedded broker of its own, below the settings' data folder."""
     console = Console()
-    topology, schemas = Topology.load(), load_schemas(resource("schemas") / "avro")
+    topology, schemas = Topology.load(), declared_schemas()
     folder = settings.data_dir.expanduser().absolute() / "demo"
     kafka = EmbeddedKafka(folder)
     kafka.stop()
@@ -79,6 +79,7 @@ def tell(settings: Settings, make_market: Callable[[], Market], secure: bool, ke
         settings = settings.model_copy(
             update={"brokers": address, "prefix": PREFIX, "data_dir": folder, "models_url": str(folder / "models")}
             | NO_SECURITY
+            | NO_REGISTRY
         )
 
         def as_role(name: str) -> Settings:

@@ -8,15 +8,15 @@ from typing import Final
 import numpy as np
 
 from sep_stream.history.span import Span
-from sep_stream.market.avro import Schemas, load_schemas
+from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
 from sep_stream.market.events import EventBatch, Kind, Reason
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.log_reader import LogReader
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
+from sep_stream.stores.schemas import schemas_in_force
 
 PASSED_EVENTS_MIN: Final = 100
 """So many events of an instrument in a row beyond a time, and not a few wrong timestamps, tell that it has passed."""
@@ -38,7 +38,7 @@ class EventLog:
     ) -> None:
         self._settings, self._instruments = settings, topology.instruments
         self._topic = settings.topic(topic)
-        self._codec = BulkCodec(*(schemas or load_schemas(resource("schemas") / "avro")).of("market_event"))
+        self._codec = BulkCodec(*(schemas or schemas_in_force(settings)).of("market_event"))
         self._reader = LogReader(settings)
 
     def batches(

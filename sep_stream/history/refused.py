@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.errors import InputError
-from sep_stream.market.avro import Schemas, load_schemas
+from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
 from sep_stream.market.events import NULL, REFUSALS, Reason
 from sep_stream.runtime.log_reader import SILENCE_S_MAX, LogReader, RecordBatch
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
+from sep_stream.stores.schemas import schemas_in_force
 
 REFUSED_TOPICS: Final = ("dead.letters", "late")
 UNKNOWN_INSTRUMENT: Final = "?"
@@ -137,7 +137,7 @@ class RefusedLog:
 
     def __init__(self, settings: Settings, schemas: Schemas | None = None) -> None:
         self._settings = settings
-        self._codec = BulkCodec(*(schemas or load_schemas(resource("schemas") / "avro")).of("rejected"))
+        self._codec = BulkCodec(*(schemas or schemas_in_force(settings)).of("rejected"))
         self._reader = LogReader(settings)
 
     def tally(self, topic: str, records_max: int) -> Tally:

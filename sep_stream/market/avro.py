@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,19 @@ HEADER_BYTES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """raw: as declared · parsed: as fastavro wants it."""
+    """raw: as declared · parsed: as fastavro wants it · schema_id: what its records are written with · also: other ids
+    under which they are read"""
 
     name: str
     schema_id: int
     raw: Mapping[str, Any]
     parsed: Any
+    also: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As JSON, always the same."""
+        return json.dumps(self.raw, separators=(",", ":"))
 
 
 class Schemas:
@@ -34,7 +41,15 @@ class Schemas:
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
         self._by_name = dict(schemas)
-        self._by_id = {schema.schema_id: schema for schema in schemas.values()}
+        self._by_id: dict[int, Schema] = {}
+        for schema in schemas.values():
+            for schema_id in (schema.schema_id, *schema.also):
+                other = self._by_id.setdefault(schema_id, schema)
+                if other is not schema:
+                    raise ConfigurationError(
+                        f"schema id {schema_id} is that of {other.name} and of {schema.name}: a record with it would "
+                        "be read as one or the other; use a schema registry of your own for these topics"
+                    )
 
     def __iter__(self) -> Iterator[Schema]:
         return iter(self._by_name.values())
@@ -42,10 +57,18 @@ class Schemas:
     def __getitem__(self, name: str) -> Schema:
         return self._by_name[name]
 
-    def of(self, name: str) -> tuple[Mapping[str, Any], int]:
-        """(raw schema, id): what a BulkCodec is made of."""
+    def of(self, name: str) -> tuple[Mapping[str, Any], int, tuple[int, ...]]:
+        """(raw schema, id, other ids): what a BulkCodec is made of."""
         schema = self._by_name[name]
-        return schema.raw, schema.schema_id
+        return schema.raw, schema.schema_id, schema.also
+
+    def with_ids(self, ids: Mapping[str, Sequence[int]]) -> Schemas:
+        """These schemas, written with the first of the ids that a registry gave them, and read under all of them.
+
+        They are read under their ids of before as well: what was written then is read ever after. Raises
+        ConfigurationError for an id of two schemas.
+        """
+        return Schemas({schema.name: _renumbered(schema, ids.get(schema.name, ())) for schema in self})
 
     def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         """A framed record. Raises InputError if it does not fit the schema."""
@@ -80,6 +103,11 @@ def load_schemas(folder: Path) -> Schemas:
     """The schemas of a folder: NAME.avsc with the ids of ids.json. ConfigurationError names a file that is wrong."""
     ids: dict[str, int] = _read(folder / "ids.json")
     return Schemas({name: _load(folder / f"{name}.avsc", name, schema_id) for name, schema_id in ids.items()})
+
+
+def _renumbered(schema: Schema, ids: Sequence[int]) -> Schema:
+    first, *also = dict.fromkeys((*ids, schema.schema_id, *schema.also))
+    return replace(schema, schema_id=first, also=tuple(also))
 
 
 def _load(path: Path, name: str, schema_id: int) -> Schema:

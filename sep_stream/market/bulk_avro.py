@@ -127,10 +127,12 @@ class BulkCodec:
     NULL where null: a nullable long of -2^63 reads as null); (n, 2) int64 for wider decimals (high and low half of
     128 bits); float64; bool; VarColumn for strings and bytes. Raises ConfigurationError for a schema that holds
     something else.
+
+    schema_id: what records are written with · also: other ids under which they are read
     """
 
-    def __init__(self, schema: Mapping[str, Any], schema_id: int) -> None:
-        self.schema_id = schema_id
+    def __init__(self, schema: Mapping[str, Any], schema_id: int, also: Sequence[int] = ()) -> None:
+        self.ids = np.array([schema_id, *also], np.int64)
         self._name = schema["name"]
         self._compiler = _Compiler()
         self._compiler.record(schema, "", {})
@@ -161,7 +163,7 @@ class BulkCodec:
         bound = n * self._fixed_bytes_max + int(np.maximum(length, 0).sum())
         out, offsets = np.empty(bound, np.uint8), np.zeros(n + 1, np.int64)
         written, instruction = _encode(
-            self._program, self.schema_id, longs, bits, booleans, data, start, length, out, offsets
+            self._program, self.ids[0], longs, bits, booleans, data, start, length, out, offsets
         )
         if written < n:
             raise InputError(
@@ -184,9 +186,7 @@ class BulkCodec:
         booleans = np.zeros((max(1, len(c.booleans)), n), np.uint8)
         start = np.zeros((max(1, len(c.vars)), n), np.int64)
         length = np.full((max(1, len(c.vars)), n), -1, np.int32)
-        _decode(
-            self._program, self.schema_id, data, _starts(sizes), sizes, errors, longs, bits, booleans, start, length
-        )
+        _decode(self._program, self.ids, data, _starts(sizes), sizes, errors, longs, bits, booleans, start, length)
         return Decoded(self._named(data, longs, bits, booleans, start, length), errors)
 
     def _named(self, data: Any, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> dict[str, Any]:
@@ -550,9 +550,17 @@ def _blank(row: int, longs: Any, bits: Any, booleans: Any, start: Any, length: A
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
+def _is_one_of(ids: Any, found: int) -> bool:
+    for known in ids:
+        if known == found:
+            return True
+    return False
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _decode(
-    program: Any, schema_id: int, data: Any, starts: Any, sizes: Any, errors: Any, longs: Any, bits: Any,
-    booleans: Any, start: Any, length: Any,
+    program: Any, ids: Any, data: Any, starts: Any, sizes: Any, errors: Any, longs: Any, bits: Any, booleans: Any,
+    start: Any, length: Any,
 ) -> None:  # fmt: skip
     """Fills columns that come blank; rows with an error are blank again."""
     for row in range(len(starts)):
@@ -565,7 +573,7 @@ def _decode(
         found = np.int64(0)
         for k in range(4):
             found = (found << 8) | np.int64(data[p + 1 + k])
-        if found != schema_id:
+        if not _is_one_of(ids, found):
             errors[row] = _SCHEMA
             continue
         error = _decode_body(program, data, p + HEADER_BYTES, end, row, longs, bits, booleans, start, length)

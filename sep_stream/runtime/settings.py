@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
@@ -34,9 +35,15 @@ _SECURED: Final = (
     "ssl_key_location", "ssl_key_password",
 )  # fmt: skip
 """The settings that need a security_protocol other than PLAINTEXT."""
+_REGISTRY_LOGIN: Final = (
+    "schema_registry_username", "schema_registry_password", "schema_registry_password_file",
+    "schema_registry_ca_location",
+)  # fmt: skip
+NO_REGISTRY: Final = {"schema_registry": None, **dict.fromkeys(_REGISTRY_LOGIN)}
+"""To update settings with that are meant for the embedded registry."""
 NO_SECURITY: Final = {"security_protocol": "PLAINTEXT", **dict.fromkeys(_SECURED)}
 """To update settings with that are meant for another broker."""
-_PRIVATE: Final = frozenset({"sasl_password", "ssl_key_password"})
+_PRIVATE: Final = frozenset({"sasl_password", "ssl_key_password", "schema_registry_password"})
 """A file that holds one of these must not be open to everybody."""
 
 
@@ -53,6 +60,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(platformdirs.user_data_dir("sep-stream")), description="the embedded stack's folder")
     models_url: str | None = Field(None, description="where models lie; left out: data_dir/models")
     schema_registry: str | None = Field(None, description="its URL; left out: that of data_dir, where one was started")
+    schema_registry_username: str | None = None
+    schema_registry_password: SecretStr | None = None
+    schema_registry_password_file: Path | None = Field(None, description="a file with one line, instead")
+    schema_registry_ca_location: Path | None = Field(None, description="whom to trust; left out: the system's")
     connect_url: str | None = Field(None, description="Kafka Connect's REST API; left out: that of data_dir")
     database_url: SecretStr | None = Field(None, description="PostgreSQL; left out: that of data_dir")
     redis_url: SecretStr | None = Field(None, description="left out: that of data_dir")
@@ -120,7 +131,7 @@ class Settings(BaseSettings):
 
     def _check_security(self) -> None:
         """Refuse security settings that contradict each other: none is quietly without effect."""
-        fault = next(self._security_faults(), None)
+        fault = next(chain(self._security_faults(), self._registry_faults()), None)
         if fault is not None:
             raise ConfigurationError(
                 f"settings: {fault} (flags, {ENVIRONMENT_PREFIX}* in the environment, {self._file})"
@@ -149,6 +160,33 @@ class Settings(BaseSettings):
             yield "ssl_certificate_location, ssl_key_location: one needs the other"
         if "ssl_key_password" in given and "ssl_key_location" not in given:
             yield "ssl_key_password: of no key; name it with ssl_key_location"
+
+    def _registry_faults(self) -> Iterator[str]:
+        url = self.schema_registry
+        given = [name for name in _REGISTRY_LOGIN if getattr(self, name) is not None]
+        passwords = [name for name in given if "password" in name]
+        if url is None:
+            if given:
+                yield f"{', '.join(given)}: of no registry; name it with schema_registry"
+            return
+        scheme, _, rest = url.partition("://")
+        if "@" in url:
+            yield "schema_registry: a URL is no place for a password; use schema_registry_username and its password"
+        elif scheme not in ("http", "https") or not rest.strip("/"):
+            yield f"schema_registry: expected http://HOST:PORT or https://HOST:PORT, with its path, got {url!r}"
+        elif scheme == "http" and given:
+            yield f"{', '.join(given)}: {url} would show them to the network, or has no use for them; use https://"
+        if ("schema_registry_username" in given) != bool(passwords):
+            yield "schema_registry_username, schema_registry_password: one needs the other"
+        if len(passwords) > 1:
+            yield f"{', '.join(passwords)}: one of them, not both"
+
+    def registry_password(self) -> str | None:
+        """What `schema_registry_username` logs in with. ConfigurationError as for `password`."""
+        if self.schema_registry_password_file is not None:
+            return read_secret(self.schema_registry_password_file)
+        secret = self.schema_registry_password
+        return None if secret is None else secret.get_secret_value()
 
     def password(self) -> str | None:
         """What `sasl_username` logs in with. ConfigurationError for a file that can't be read, or by everybody."""

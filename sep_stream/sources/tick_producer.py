@@ -15,16 +15,15 @@ import numpy as np
 
 from sep_stream.convert.rules import check_events
 from sep_stream.errors import InputError
-from sep_stream.market.avro import load_schemas
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Kind, Reason
 from sep_stream.market.timeframes import DURATION_S
 from sep_stream.runtime import topics
 from sep_stream.runtime.kafka_config import librdkafka
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.sources.publisher import FLUSH_S_MAX, Publisher
+from sep_stream.stores.schemas import schemas_in_force
 
 Number = str | Decimal | int
 """An exact number: its value, never a count of points."""
@@ -74,7 +73,7 @@ class TickProducer:
         self._instruments, self._source = topology.instruments, source
         self._ahead_ms_max = int(declared.config["message.timestamp.after.max.ms"])
         self._lock = RLock()
-        schemas = load_schemas(resource("schemas") / "avro")
+        schemas = schemas_in_force(settings, register=True)
         partitions = topics.partitions_of(settings, name)
         self._publisher = Publisher(librdkafka(settings), schemas, self._instruments, name, partitions)
 

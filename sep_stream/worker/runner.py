@@ -12,12 +12,11 @@ from aiokafka.errors import KafkaError
 from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
-from sep_stream.market.avro import load_schemas
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
+from sep_stream.stores.schemas import schemas_in_force
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
 from sep_stream.worker.credentials import faust_credentials
@@ -74,7 +73,7 @@ class Worker:
         self.counters = Counters()
         self.topology = Topology.load()
         self.names = {t.name: settings.topic(t.name) for t in self.topology.topics}
-        self.schemas = load_schemas(resource("schemas") / "avro")
+        self.schemas = schemas_in_force(settings, register=True)
         self._failure: asyncio.Future[None]
 
     def run(self) -> None:

@@ -8,21 +8,21 @@ from decimal import Decimal
 import numpy as np
 
 from sep_stream.convert import ConvertParameters, MarketDataConverter
-from sep_stream.market.avro import Schemas, load_schemas
+from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events, encode_events, events_from_records
 from sep_stream.metrics import WindowParams, compute_metrics
-from sep_stream.runtime.resources import resource
 from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import score
 from sep_stream.settling import SettleParameters, Settler, SignalRows
+from sep_stream.stores.schemas import declared_schemas
 
 
 def warm_up(stages: Sequence[str]) -> None:
     """Run each compiled function of the stages once, on next to nothing."""
     if "convert" in stages:
-        _convert(load_schemas(resource("schemas") / "avro"))
+        _convert(declared_schemas())
     if "metrics" in stages:
         params = WindowParams()
         bits = np.zeros(params.window_bars, np.uint8)

@@ -41,7 +41,7 @@ def sees_a_read_past_the_end() -> bool:
     columns = [np.zeros((4, 1), dtype) for dtype in (np.int64, np.uint64, np.uint8, np.int64, np.int32)]
     said = np.zeros(1, np.int64), np.array([len(cut) + 1]), np.zeros(1, np.uint8)
     try:
-        bulk_avro._decode(codec._program, codec.schema_id, np.frombuffer(cut, np.uint8), *said, *columns)
+        bulk_avro._decode(codec._program, codec.ids, np.frombuffer(cut, np.uint8), *said, *columns)
     except IndexError:
         return True
     return False

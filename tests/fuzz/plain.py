@@ -47,13 +47,11 @@ def watch() -> None:
         codec._program = codec._program.view(np.recarray)  # fields by attribute, as in compiled code
 
 
-def _decode_watched(
-    program: Any, schema_id: int, data: Any, starts: Any, sizes: Any, errors: Any, *columns: Any
-) -> None:
+def _decode_watched(program: Any, ids: Any, data: Any, starts: Any, sizes: Any, errors: Any, *columns: Any) -> None:
     for k in range(len(starts)):
         row = slice(k, k + 1)
         body = Watched(data, int(starts[k]), int(starts[k] + sizes[k]))
-        _decode(program, schema_id, body, starts[row], sizes[row], errors[row], *(c[:, row] for c in columns))
+        _decode(program, ids, body, starts[row], sizes[row], errors[row], *(c[:, row] for c in columns))
 
 
 def sees_a_read_past_the_end() -> bool:
@@ -65,7 +63,7 @@ def sees_a_read_past_the_end() -> bool:
     body = Watched(np.frombuffer(whole[:-1] + whole, np.uint8), 0, true_size)
     said = np.zeros(1, np.int64), np.array([true_size + 1]), np.zeros(1, np.uint8)
     try:
-        _decode(CODECS[name]._program, CODECS[name].schema_id, body, *said, *columns)
+        _decode(CODECS[name]._program, CODECS[name].ids, body, *said, *columns)
     except OutsideError:
         return True
     return False

@@ -365,3 +365,13 @@ def test_a_frame_is_the_magic_byte_and_the_schemas_id(value: bytes | None, reaso
 def test_a_schema_that_is_not_covered_is_refused_by_its_fields_name(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="field 'x'"):
         codec_of(kind)
+
+
+def test_records_are_read_under_every_id_of_their_schema_and_written_under_the_first() -> None:
+    kind = {"type": "record", "name": "R", "fields": [{"name": "x", "type": "long"}]}
+    codec = BulkCodec(kind, 7, (2**30, 9))
+    values = [b"\0" + schema_id.to_bytes(4, "big") + b"\x02" for schema_id in (7, 2**30, 9, 8)]
+    found = codec.decode(values)
+    assert found.errors.tolist() == [Reason.OK, Reason.OK, Reason.OK, Reason.UNKNOWN_SCHEMA]
+    assert found.columns["x"].tolist() == [1, 1, 1, NULL]
+    assert codec.encode({"x": np.array([1])}, 1).values() == values[:1]

@@ -131,6 +131,31 @@ def test_a_value_that_is_no_record_is_told(value: bytes, told: str) -> None:
         SCHEMAS.decode(value)
 
 
+def test_with_other_ids_it_is_written_with_the_first_and_read_under_all() -> None:
+    renumbered = SCHEMAS.with_ids({"pattern": [7, 8, 7]})
+    by_id = {schema_id: b"\0" + schema_id.to_bytes(4, "big") for schema_id in (7, 8, SCHEMAS["pattern"].schema_id)}
+    body = SCHEMAS.encode("pattern", PATTERN)[5:]
+    assert renumbered.encode("pattern", PATTERN) == by_id[7] + body
+    assert [renumbered.decode(head + body) for head in by_id.values()] == 3 * [("pattern", PATTERN)]
+    assert renumbered["bar"] == SCHEMAS["bar"]
+
+
+def test_what_was_written_before_is_read_however_often_ids_change() -> None:
+    again = SCHEMAS.with_ids({"pattern": [7]}).with_ids({"pattern": [9]})
+    assert again["pattern"].schema_id == 9
+    assert set(again["pattern"].also) == {7, SCHEMAS["pattern"].schema_id}
+
+
+def test_an_id_of_two_schemas_is_refused() -> None:
+    taken = SCHEMAS["bar"].schema_id
+    with pytest.raises(ConfigurationError, match=f"schema id {taken} is that of bar and of pattern"):
+        SCHEMAS.with_ids({"pattern": [taken]})
+
+
+def test_the_text_of_a_schema_is_the_schema() -> None:
+    assert all(json.loads(schema.text) == schema.raw for schema in SCHEMAS)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(FOLDER, tmp_path / "avro"))

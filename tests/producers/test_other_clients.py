@@ -29,9 +29,9 @@ SOURCE = "feed"
 START_US = 1_707_091_200_000_000
 """2024-02-05 00:00 UTC."""
 MINUTES = 7
-ECJ = "org.eclipse.jdt:ecj:3.42.0"
+ECJ = jars.Jars("org.eclipse.jdt:ecj:3.42.0", "Java's compiler", 3)
 """A compiler that runs on the Java runtime of the embedded stack, which has none."""
-AVRO = "org.apache.avro:avro:1.12.0"
+AVRO = jars.Jars("org.apache.avro:avro:1.12.0", "Avro's jars", 3)
 NODE_PACKAGES = ("kafkajs@2.2.4", "avsc@5.7.9")
 CLIENT_S_MAX = 60
 
@@ -85,14 +85,11 @@ def python(example: str) -> Publish:
 
 def java(settings: Settings, file: Path, folder: Path) -> None:
     kafka = jars.kafka_runtime(lambda message: None)
-    _, jgo = jars.embedded_extra()
     try:
-        [compiler], avro = (
-            jars._jars(jars.cache_folder(), endpoint, jgo, lambda message: None) for endpoint in (ECJ, AVRO)
-        )
+        [compiler], avro = (jars.fetch_jars(wanted, lambda message: None) for wanted in (ECJ, AVRO))
     except DependencyError as error:
         pytest.skip(f"Java's compiler and Avro can't be had: {error}")
-    class_path = ":".join([*map(str, avro), kafka.class_path])
+    class_path = f"{jars.class_path(avro)}:{kafka.class_path}"
     source = EXAMPLES / "JavaProducer.java"
     run(kafka.java, "-jar", compiler, "-21", "-proc:none", "-nowarn", "-cp", class_path, "-d", folder, source)
     run(kafka.java, "-XX:TieredStopAtLevel=1", "-cp", f"{folder}:{class_path}", "JavaProducer", *target(settings), file)

@@ -1,4 +1,4 @@
-"""The cache of Kafka's jars: what is there is used, what is missing or damaged is fetched anew."""
+"""The cache of jars: what is there is used, what is missing or damaged is fetched anew."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime import jars
 
 ENDPOINT = "group:artifact:1"
+JARS = jars.Jars(ENDPOINT, "Kafka's jars", 56)
 
 
 class Artifact:
@@ -62,7 +63,7 @@ def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
 
     def fetch(*attempts: dict[str, bytes | None] | Exception, told: list[str] | None = None) -> list[Path]:
         resolver = Resolver(*attempts)
-        found = jars._jars(tmp_path, ENDPOINT, resolver, (told if told is not None else []).append)
+        found = jars._jars(tmp_path, JARS, resolver, (told if told is not None else []).append)
         assert resolver.attempts == []
         return found
 
@@ -83,7 +84,7 @@ def test_the_next_time_they_are_known(fetch: Fetch) -> None:
 
 def test_the_manifest_has_their_sizes_and_checksums(fetch: Fetch, tmp_path: Path) -> None:
     [path, _] = fetch(SOUND)
-    entry = json.loads(jars._manifest(tmp_path, ENDPOINT).read_text())[0]
+    entry = json.loads(jars._manifest(tmp_path, JARS).read_text())[0]
     assert entry == {"path": str(path), "bytes": path.stat().st_size, "sha256": jars._sha256(path)}
 
 
@@ -101,10 +102,10 @@ def test_a_jar_that_is_gone_is_fetched_again(fetch: Fetch) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"path": "/nowhere"}]', "3"])
 def test_a_damaged_manifest_is_written_anew(fetch: Fetch, tmp_path: Path, text: str) -> None:
-    manifest = jars._manifest(tmp_path, ENDPOINT)
+    manifest = jars._manifest(tmp_path, JARS)
     manifest.write_text(text)
     assert len(fetch(SOUND)) == 2
-    assert jars._known(manifest) is not None
+    assert jars.known_files(manifest) is not None
 
 
 def test_jars_that_arrive_damaged_are_fetched_once_more(fetch: Fetch) -> None:
@@ -112,9 +113,20 @@ def test_jars_that_arrive_damaged_are_fetched_once_more(fetch: Fetch) -> None:
 
 
 def test_jars_that_stay_damaged_are_told_and_not_kept(fetch: Fetch, tmp_path: Path) -> None:
-    with pytest.raises(DependencyError, match=f"{tmp_path}/m2: the jars arrive damaged"):
+    with pytest.raises(DependencyError, match=f"what arrives in {tmp_path}/m2 is damaged"):
         fetch({"a.jar": b"PK cut"}, {"a.jar": b"PK cut"})
-    assert jars._known(jars._manifest(tmp_path, ENDPOINT)) is None
+    assert jars.known_files(jars._manifest(tmp_path, JARS)) is None
+
+
+def test_jars_that_are_sound_stay_while_others_are_fetched(fetch: Fetch, tmp_path: Path) -> None:
+    sound, cut, pom, cut_pom = (tmp_path / "m2" / name for name in ("other.jar", "cut.jar", "a.pom", "cut.pom"))
+    sound.parent.mkdir()
+    jar(sound, None)
+    cut.write_bytes(sound.read_bytes()[:-1])
+    pom.write_text("<project></project>\n")
+    cut_pom.write_text("<project></pro")
+    fetch(RuntimeError("cut.pom: no element found"), SOUND)
+    assert [path.exists() for path in (sound, cut, pom, cut_pom)] == [True, False, True, False]
 
 
 def test_a_fetch_that_fails_is_tried_once_more(fetch: Fetch) -> None:
@@ -130,11 +142,11 @@ def test_without_network_the_cause_and_remedy_are_told(fetch: Fetch) -> None:
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DependencyError, match=f"{tmp_path}/file/cache: cannot keep Kafka's jars there"):
-        jars._jars(tmp_path / "file" / "cache", ENDPOINT, Resolver(), lambda message: None)
+        jars._jars(tmp_path / "file" / "cache", JARS, Resolver(), lambda message: None)
 
 
 def test_another_version_of_kafka_has_a_manifest_of_its_own(tmp_path: Path) -> None:
-    assert jars._manifest(tmp_path, "group:artifact:2") != jars._manifest(tmp_path, ENDPOINT)
+    assert jars._manifest(tmp_path, jars.Jars("group:artifact:2", "Kafka's jars", 56)) != jars._manifest(tmp_path, JARS)
 
 
 def test_the_cache_lies_where_one_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

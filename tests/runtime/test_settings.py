@@ -15,14 +15,18 @@ from sep_stream.runtime.private_files import write_private
 from sep_stream.runtime.settings import Settings
 
 SECRET = "hunter2-0123456789"
-SECRETS = ("database_url", "redis_url", "sasl_password", "ssl_key_password")
+SECRETS = ("database_url", "redis_url", "sasl_password", "ssl_key_password", "schema_registry_password")
 SECURED: dict[str, Any] = {
     "security_protocol": "SASL_SSL",
     "sasl_username": "ingest",
     "sasl_password": SECRET,
     "ssl_certificate_location": Path("client.pem"),
     "ssl_key_location": Path("client.key"),
+    "schema_registry": "https://registry:8443/apis/ccompat/v7",
+    "schema_registry_username": "sep",
+    "schema_registry_password": SECRET,
 }
+REGISTRY = {"schema_registry": "https://registry:8443"}
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +201,17 @@ def test_windows_whose_lengths_contradict_each_other_are_refused() -> None:
             | {"sasl_username": "u", "sasl_password": SECRET},
             "sasl_mechanism: PLAIN shows the password to the network",
         ),
+        ({"schema_registry_username": "u"}, "schema_registry_username: of no registry; name it with schema_registry"),
+        ({"schema_registry": f"https://u:{SECRET}@registry"}, "schema_registry: a URL is no place for a password"),
+        ({"schema_registry": f"u:{SECRET}@registry"}, "schema_registry: a URL is no place for a password"),
+        ({"schema_registry": "registry:8081"}, "expected http://HOST:PORT or https://.*got 'registry:8081'"),
+        (REGISTRY | {"schema_registry_username": "u"}, "schema_registry_password: one needs the other"),
+        (REGISTRY | {"schema_registry_password": SECRET}, "schema_registry_username, .*: one needs the other"),
+        (
+            SECURED | {"schema_registry_password_file": Path("p")},
+            "schema_registry_password_file: one of them, not both",
+        ),
+        (SECURED | {"schema_registry": "http://registry"}, "http://registry would show them to the network.* https://"),
     ],
 )
 def test_security_settings_that_contradict_each_other_are_refused(values: dict[str, Any], told: str) -> None:
@@ -233,7 +248,7 @@ def test_a_password_file_that_will_not_do_is_told(tmp_path: Path, text: str | No
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["sasl_password", "ssl_key_password"])
+@pytest.mark.parametrize("name", ["sasl_password", "ssl_key_password", "schema_registry_password"])
 def test_a_configuration_file_with_a_password_must_not_be_open_to_everybody(name: str) -> None:
     values = {other: value for other, value in SECURED.items() if other != name}
     file = toml(f'{name} = "{SECRET}"')

@@ -3,6 +3,15 @@
 from sep_stream.runtime.embedded.daemon import Part, PartStatus
 from sep_stream.runtime.embedded.kafka import EmbeddedKafka
 from sep_stream.runtime.embedded.postgres import EmbeddedPostgres
+from sep_stream.runtime.embedded.registry import EmbeddedRegistry
 from sep_stream.runtime.embedded.stack import OPTIONAL_PARTS, EmbeddedStack
 
-__all__ = ["OPTIONAL_PARTS", "EmbeddedKafka", "EmbeddedPostgres", "EmbeddedStack", "Part", "PartStatus"]
+__all__ = [
+    "OPTIONAL_PARTS",
+    "EmbeddedKafka",
+    "EmbeddedPostgres",
+    "EmbeddedRegistry",
+    "EmbeddedStack",
+    "Part",
+    "PartStatus",
+]

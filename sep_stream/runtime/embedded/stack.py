@@ -9,9 +9,14 @@ from typing import Final
 from sep_stream.runtime.embedded.daemon import Part, PartStatus
 from sep_stream.runtime.embedded.kafka import EmbeddedKafka
 from sep_stream.runtime.embedded.postgres import EmbeddedPostgres
+from sep_stream.runtime.embedded.registry import EmbeddedRegistry
 from sep_stream.runtime.jars import Progress
 
-_PARTS: Final[Mapping[str, Callable[[Path], Part]]] = {"kafka": EmbeddedKafka, "postgres": EmbeddedPostgres}
+_PARTS: Final[Mapping[str, Callable[[Path], Part]]] = {
+    "kafka": EmbeddedKafka,
+    "registry": EmbeddedRegistry,
+    "postgres": EmbeddedPostgres,
+}
 """In the order in which they start: each needs none after it."""
 OPTIONAL_PARTS: Final = tuple(name for name in _PARTS if name != "kafka")
 """What `up --with` can add to the broker."""
