@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.asker import denial, is_denial, settled
 from sep_stream.runtime.kafka_config import resolve_brokers
-from sep_stream.runtime.roles import Grant
+from sep_stream.runtime.roles import WHOLE, Grant
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topics import REQUEST_TIMEOUT_S, connected_admin
 from sep_stream.runtime.topology import Topology
@@ -165,7 +165,9 @@ def _refused(settings: Settings, operation: str, error: KafkaError) -> Dependenc
 
 
 def _full_name(settings: Settings, grant: Grant) -> str:
-    return _CLUSTER_NAME if grant.resource == "cluster" else settings.prefix + grant.name
+    if grant.resource == "cluster":
+        return _CLUSTER_NAME
+    return grant.name[1:] if grant.name.startswith(WHOLE) else settings.prefix + grant.name
 
 
 def _binding(acl: Acl) -> AclBinding:

@@ -19,13 +19,15 @@ OPERATIONS: Final = {
 """Kafka's, by what they are done to."""
 READER_GROUP: Final = "reader"
 """Named by readers that join no group: librdkafka wants one. Nothing is committed to it."""
+WHOLE: Final = "="
+"""Begins a name that takes no prefix, and that need not be declared."""
 _EVERY_TOPIC: Final = "*"
 _KEYS: Final = frozenset({"name", "doc", "topics", "groups", "transactional_ids", "cluster", "includes"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grant:
-    """resource: of OPERATIONS · name: without the prefix; "" for the cluster · operation: of OPERATIONS"""
+    """resource, operation: of OPERATIONS · name: without the prefix, or a whole one after `=`; "" for the cluster"""
 
     resource: str
     name: str
@@ -111,6 +113,6 @@ def _declared(names: Sequence[str], topics: Sequence[str]) -> Sequence[str]:
     if list(names) == [_EVERY_TOPIC]:
         return topics
     for name in names:
-        if name not in topics:
+        if name not in topics and not name.startswith(WHOLE):
             raise ValueError(f"topic {name!r} is not declared; known are {', '.join(topics)}")
     return names

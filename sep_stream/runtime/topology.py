@@ -21,7 +21,8 @@ PARTITIONED_BY: Final = ("instrument", "single")
 class TopicDeclaration:
     """A topic as `topology/topics.toml` declares it, without prefix.
 
-    value: name of its schema · partitioned_by: `instrument` (the deployment's partition count) or `single`
+    value: name of its schema; "" where its records have none of ours
+    partitioned_by: `instrument` (the deployment's partition count) or `single`
     config: Kafka's topic settings
     """
 

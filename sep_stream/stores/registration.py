@@ -92,8 +92,9 @@ def _registered(registry: SchemaRegistry, subject: Subject, text: str, is_kept: 
 
 
 def _wanted(settings: Settings, schemas: Schemas) -> list[tuple[str, Schema]]:
-    """Subject and schema of every declared topic."""
-    return [(f"{settings.topic(topic.name)}-value", schemas[topic.value]) for topic in Topology.load().topics]
+    """Subject and schema of every declared topic that has one."""
+    topics = Topology.load().topics
+    return [(f"{settings.topic(topic.name)}-value", schemas[topic.value]) for topic in topics if topic.value]
 
 
 def _faults(schema: Schema, versions: Sequence[Version]) -> tuple[str, ...]:

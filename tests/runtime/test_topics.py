@@ -98,7 +98,7 @@ def test_a_grown_partition_count_is_refused(make_settings: MakeSettings, admin: 
 def test_missing_topics_are_refused_with_the_remedy(broker: str, prefix: str) -> None:
     settings = Settings.load(brokers=broker, prefix=prefix)
     with pytest.raises(
-        ConfigurationError, match=f"16 topics are missing, '{prefix}market.events' first; .*topics create"
+        ConfigurationError, match=f"17 topics are missing, '{prefix}market.events' first; .*topics create"
     ):
         topics.check(settings, TOPOLOGY)
 
