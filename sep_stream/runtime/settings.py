@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     schema_registry_password_file: Path | None = Field(None, description="a file with one line, instead")
     schema_registry_ca_location: Path | None = Field(None, description="whom to trust; left out: the system's")
     connect_url: str | None = Field(None, description="Kafka Connect's REST API; left out: that of data_dir")
+    connect_password: str | None = Field(
+        None, description="how a Connect of your own looks up the password of {user}, as ${dir:/run/secrets:{user}}"
+    )
+    connect_database: str | None = Field(
+        None, description="jdbc:postgresql://HOST:PORT/NAME as Connect reaches it; left out: as database_url does"
+    )
+    connect_registry: str | None = Field(
+        None, description="the registry's own API as Connect reaches it; left out: as schema_registry does"
+    )
     database_url: SecretStr | None = Field(None, description="PostgreSQL; left out: that of data_dir")
     redis_url: SecretStr | None = Field(None, description="left out: that of data_dir")
     partitions: int = Field(8, ge=1, le=1000, description="of every topic keyed by instrument; fixed for life")

@@ -1,5 +1,6 @@
 """The embedded stack: real servers, on loopback, in a data folder."""
 
+from sep_stream.runtime.embedded.connect import EmbeddedConnect
 from sep_stream.runtime.embedded.daemon import Part, PartStatus
 from sep_stream.runtime.embedded.kafka import EmbeddedKafka
 from sep_stream.runtime.embedded.postgres import EmbeddedPostgres
@@ -8,6 +9,7 @@ from sep_stream.runtime.embedded.stack import OPTIONAL_PARTS, EmbeddedStack
 
 __all__ = [
     "OPTIONAL_PARTS",
+    "EmbeddedConnect",
     "EmbeddedKafka",
     "EmbeddedPostgres",
     "EmbeddedRegistry",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from sep_stream.runtime.embedded.connect import EmbeddedConnect
 from sep_stream.runtime.embedded.daemon import Part, PartStatus
 from sep_stream.runtime.embedded.kafka import EmbeddedKafka
 from sep_stream.runtime.embedded.postgres import EmbeddedPostgres
@@ -16,6 +17,7 @@ _PARTS: Final[Mapping[str, Callable[[Path], Part]]] = {
     "kafka": EmbeddedKafka,
     "registry": EmbeddedRegistry,
     "postgres": EmbeddedPostgres,
+    "connect": EmbeddedConnect,
 }
 """In the order in which they start: each needs none after it."""
 OPTIONAL_PARTS: Final = tuple(name for name in _PARTS if name != "kafka")
