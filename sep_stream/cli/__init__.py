@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "down": ("stack", "down", "Stop the embedded stack."),
     "status": ("stack", "status", "Show what runs and what the topics hold."),
     "topics": ("topics", "topics", "Create, list and describe the topics."),
+    "connect": ("connect", "connect", "The sinks of Kafka Connect: topics into the database."),
     "schemas": ("schemas", "schemas", "Register, list and check schemas in a registry."),
     "ingest": ("ingest", "ingest", "Publish files or a synthetic market."),
     "worker": ("worker", "worker", "Turn events into bars, windows, metrics and signals."),

@@ -15,7 +15,7 @@ import click
 
 from sep_stream.cli._common import settings_options
 from sep_stream.errors import SepError
-from sep_stream.runtime.embedded import EmbeddedPostgres
+from sep_stream.runtime.embedded import EmbeddedConnect, EmbeddedPostgres
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.security_folder import SecurityFolder
 from sep_stream.runtime.settings import Settings
@@ -67,6 +67,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _guarded("registry", lambda: _registry(settings))
     if settings.database_url is not None or EmbeddedPostgres(settings.data_dir).exists():
         yield _guarded("database", lambda: _database(settings))
+    if settings.connect_url is not None or EmbeddedConnect(settings.data_dir).status().running:
+        yield _guarded("connect", lambda: _connect(settings))
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
@@ -158,6 +160,18 @@ def _database(settings: Settings) -> Finding:
     if state.pending:
         return Finding("database", False, f"{len(state.pending)} migrations are pending", "run `sep-stream db migrate`")
     return Finding("database", True, f"{server}, version {state.version}")
+
+
+def _connect(settings: Settings) -> Finding:
+    from sep_stream.stores.connect import Connect, connect_url
+    from sep_stream.stores.sinks import dead_letters, sink_names
+
+    with Connect(connect_url(settings)) as client:
+        states = {name: client.state(name) for name in sink_names(settings)}
+    ill = [f"{state or f'{name} is not set up'}" for name, state in states.items() if not (state and state.is_running)]
+    dead = dead_letters(settings)
+    detail = f"{len(states)} sinks run at {client.url}" + (f", {dead} records that could not be read" if dead else "")
+    return Finding("connect", not ill, "; ".join(ill) or detail, "`sep-stream connect apply --restart`" if ill else "")
 
 
 def _broker(settings: Settings) -> Finding:

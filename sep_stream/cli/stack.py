@@ -12,7 +12,7 @@ import click
 
 from sep_stream.cli._common import progress, settings_options
 from sep_stream.cli._refused import count_lines, count_rows
-from sep_stream.errors import InputError
+from sep_stream.errors import DependencyError, InputError
 from sep_stream.runtime.embedded import OPTIONAL_PARTS, EmbeddedStack
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.security_folder import ADMIN, SecurityFolder
@@ -79,6 +79,8 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
             _register(settings.model_copy(update={**security.credentials(ADMIN), **NO_REGISTRY}))
         if part.name == "postgres":
             _migrate(settings)
+    if "connect" in parts:
+        _apply_sinks(settings)
 
 
 def _register(settings: Settings) -> None:
@@ -90,6 +92,19 @@ def _register(settings: Settings) -> None:
     with SchemaRegistry(needed_registry(settings)) as registry:
         subjects = register_all(registry, settings, declared_schemas())
     click.echo(f"it holds the schemas of {len(subjects)} topics; {sum(s.is_new for s in subjects)} registered")
+
+
+def _apply_sinks(settings: Settings) -> None:
+    """The declared sinks, on the embedded Connect, where there is a database."""
+    from sep_stream.cli.connect import apply_sinks
+
+    try:
+        states = apply_sinks(settings.model_copy(update={"connect_url": None, **NO_REGISTRY}))
+    except DependencyError as error:
+        click.echo(f"  its sinks are not set up: {error}; then `sep-stream connect apply`")
+        return
+    for state in states:
+        click.echo(f"  {state}")
 
 
 def _migrate(settings: Settings) -> None:
