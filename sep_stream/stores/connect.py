@@ -124,7 +124,10 @@ class Connect:
 
     def delete(self, name: str) -> bool:
         """False where there is none of that name. What its consumer group has committed stays."""
-        return self._ask("DELETE", _path(name), missing=False) is not False
+        if self._ask("DELETE", _path(name), missing=False) is False:
+            return False
+        self.wait(name, lambda state: state is None)
+        return True
 
     def rewind(self, name: str) -> None:
         """Let it read its topics again from their beginning. It is stopped for that, and resumed."""

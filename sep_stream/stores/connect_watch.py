@@ -69,7 +69,11 @@ class ConnectWatch:
             return False
         now_s = self._clock()
         trouble = self._troubles.setdefault(name, _Trouble(PAUSE_S_FIRST, now_s))
-        if now_s < trouble.next_s or not self._may_start():
+        if now_s < trouble.next_s:
+            return False
+        if not self._may_start():
+            _log.warning("sink failed, waiting for the registry", connector=name, reason=state.failure)
+            trouble.next_s = now_s + PAUSE_S_FIRST
             return False
         _log.warning("sink failed, starting it again", connector=name, reason=state.failure)
         self._connect.restart(name)

@@ -201,7 +201,7 @@ def until(reached: Callable[[], bool], told: Callable[[], object], seconds_max: 
     deadline_s = time.monotonic() + seconds_max
     while not reached():
         assert time.monotonic() < deadline_s, told()
-        time.sleep(0.3)
+        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +227,12 @@ def assert_all_there(stores: Stores, expected: Mapping[str, int]) -> None:
 def test_every_record_is_one_row_although_connect_is_killed_and_the_database_stops(stores: Stores) -> None:
     for table in TOPICS:
         stores.send(table, 0, ALL[table] // 2)
-    until(lambda: stores.counts()["market_data"] > 0, stores.counts)
+    until(lambda: sum(stores.counts().values()) > 0, stores.counts)
     stores.kill_connect()
     assert sum(lags(stores.settings).values()) > 0, "it was killed too late to tell anything"
     stores.connect.start(quiet)
-    before = stores.counts()["market_data"]
-    until(lambda: stores.counts()["market_data"] > before, stores.counts)
+    before = sum(stores.counts().values())
+    until(lambda: sum(stores.counts().values()) > before, stores.counts)
     stores.postgres.stop()
     for table in TOPICS:
         stores.send(table, ALL[table] // 2, ALL[table])
@@ -302,11 +302,8 @@ def test_connectors_show_no_password(stores: Stores) -> None:
         for name in client.names():
             told += json.dumps(client.config(name))
     passwords = [stores.postgres.login(role).password for role in ("sep_ingest", "sep_trading")]
-    lines = [
-        *psutil.Process(stores.connect.status().pid).cmdline(),
-        told,
-        (stores.connect.secrets.parent / "connect.log").read_text(),
-    ]
+    log = (stores.connect.secrets.parent / "connect.log").read_text()
+    lines = [*psutil.Process(stores.connect.status().pid).cmdline(), told, log]
     assert not [line for line in lines for password in passwords if password in line]
     assert "${dir:" in told
 
@@ -335,11 +332,9 @@ def test_wrong_names_and_plugins_that_lack_are_told(stores: Stores) -> None:
     with Connect(connect_url(stores.settings)) as client:
         sinks = declared_sinks(stores.settings)
         check_plugins(client.plugins(), client.url, sinks)
-        with pytest.raises(
-            DependencyError, match=r"lacks the plugin io\.apicurio.*AvroConverter that sep\.market_data"
-        ):
+        with pytest.raises(DependencyError, match=r"lacks the plugin io\.apicurio.*AvroConverter"):
             check_plugins(client.plugins() - {sinks[0].config["value.converter"]}, client.url, sinks)
-        with pytest.raises(DependencyError, match="refuses PUT /connectors/x/config: 4.*connector.class"):
+        with pytest.raises(DependencyError, match=r"refuses PUT /connectors/x/config: 400: .*connector type"):
             client.put("x", {"tasks.max": "1"})
 
 
@@ -366,8 +361,7 @@ def test_half_a_minute_without_the_database(stores: Stores) -> None:
     stores.send("market_data", first, first + 1_000)
     time.sleep(30)
     stores.postgres.start(quiet)
-    wanted = {
-        tuple(one[name] for name in KEYS["market_data"]): one
-        for one in (row("market_data", k) for k in range(first, first + 1_000))
-    }
-    until(lambda: wanted.items() <= stores.rows("market_data").items(), stores.counts)
+    wanted = [row("market_data", k) for k in range(first, first + 1_000)]
+    until(lambda: wanted[-1] in stores.rows("market_data").values(), stores.counts)
+    found = stores.rows("market_data")
+    assert [found.get(tuple(one[name] for name in KEYS["market_data"])) for one in wanted] == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,14 +100,17 @@ def test_what_the_sinks_need_is_told_with_the_remedy(tmp_path: Path, missing: st
 
 def test_a_registry_that_the_converter_cannot_read_is_told(tmp_path: Path) -> None:
     given = settings(tmp_path, **{**OWN, "schema_registry": "http://registry:8081"}, connect_password="x")
-    with pytest.raises(ConfigurationError, match="schema_registry: .*Apicurio"):
+    with pytest.raises(ConfigurationError, match=r"schema_registry: .*Apicurio"):
         declared_sinks(given)
 
 
 def test_without_connect_the_remedy_is_told(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"no Kafka Connect: .*up --with registry,postgres,connect"):
         connect_url(settings(tmp_path))
-    with Connect("http://127.0.0.1:1") as client, pytest.raises(DependencyError, match="127.0.0.1:1 does not answer"):
+    with (
+        Connect("http://127.0.0.1:1") as client,
+        pytest.raises(DependencyError, match="does not answer"),
+    ):
         client.names()
 
 
@@ -155,7 +159,7 @@ def test_a_failed_sink_is_started_again_after_ever_longer_pauses() -> None:
         if watch.look():
             starts.append(now_s)
         now_s += 1
-    pauses = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(starts)]
     assert pauses[:4] == [PAUSE_S_FIRST * 2**n for n in range(4)]
     assert set(pauses[-3:]) == {PAUSE_S_MAX}
 

@@ -61,8 +61,8 @@ class EmbeddedConnect:
             if self._watch.running() is None:
                 self._watch.folder.mkdir(exist_ok=True)
                 command = [sys.executable, "-m", "sep_stream", "connect", "watch", "--all"]
-                environment = {**os.environ, "SEP_CONNECT_URL": f"http://{record.address}"}
-                self._watch.launch(command, record.port, KAFKA_VERSION, environment=environment)
+                of_ours = {"SEP_CONNECT_URL": f"http://{record.address}", "SEP_DATA_DIR": str(self._data_dir)}
+                self._watch.launch(command, record.port, KAFKA_VERSION, environment={**os.environ, **of_ours})
         return record.address
 
     def stop(self) -> bool:
