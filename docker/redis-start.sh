@@ -10,7 +10,7 @@ common='-@all +hello +auth +ping +quit +select +client|setname +get +hget +hmget
 cat > "$data/users.acl" <<USERS
 user default off
 user admin on >$(cat "$secrets/redis_admin") ~* &* +@all
-user cache on >$(cat "$secrets/redis_cache") ~cache:* &cache:* $common +info +eval +evalsha +script|load +set +hset +hkeys +unlink +rename +persist +pexpire +pexpireat +publish
+user cache on >$(cat "$secrets/redis_cache") ~cache:* &cache:* $common +info +eval +evalsha +script|load +set +hset +unlink +rename +persist +pexpire +pexpireat +publish
 user read on >$(cat "$secrets/redis_read") %R~cache:* &cache:* $common +subscribe +unsubscribe
 USERS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,9 @@ def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> dict[tupl
         assert command is not None
         found |= commands(command, (*words, name)) if isinstance(command, click.Group) else {(*words, name): command}
     return found
+
+
+def children_cpu_s() -> float:
+    """What ended processes have used: a bound on their time allows for it, as tests share the cores."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import NOWHERE, finish, run, start
+from tests.cli.commands import NOWHERE, children_cpu_s, finish, run, start
 
 T0 = 1_707_091_200  # 2024-02-05T00:00:00Z
 NEEDING_A_BROKER = (
@@ -46,11 +45,6 @@ def test_a_broker_that_is_gone_is_told_in_time_with_address_and_remedy(tmp_path:
         assert "Traceback" not in stderr, name
         assert len(stderr.splitlines()) <= 1, name
     assert time.monotonic() - begun_s < SECONDS_MAX + children_cpu_s() - used_s
-
-
-def children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize("name", ["worker", "topics list", "tail bars"])

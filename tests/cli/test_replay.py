@@ -67,6 +67,10 @@ def make_target(broker: str, prefix: str, tmp_path: Path) -> MakeTarget:
         config = dict(TOPOLOGY.topic(EVENTS).config)
         admin = AdminClient({"bootstrap.servers": broker})
         admin.create_topics([NewTopic(prefix + topic, partitions, 1, config=config)])[prefix + topic].result(10)
+        deadline_s = time.monotonic() + 10
+        while prefix + topic not in admin.list_topics(timeout=10).topics:  # made is not yet known
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
         return Settings.load(brokers=broker, prefix=prefix, data_dir=tmp_path)
 
     return make

@@ -54,8 +54,8 @@ def test_every_file_has_an_id() -> None:
 
 
 @pytest.mark.parametrize("topic", Topology.load().topics, ids=lambda topic: topic.name)
-def test_every_topic_has_a_schema_for_its_values(topic: Any) -> None:
-    assert topic.value in NAMES
+def test_every_topic_has_a_schema_for_its_values_but_that_of_what_connect_could_not_read(topic: Any) -> None:
+    assert topic.value in NAMES if topic.name != "connect.dead.letters" else topic.value == ""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -65,8 +65,10 @@ def test_only_the_admin_may_make_topics_or_change_who_may_what() -> None:
     assert all(name.removeprefix("=").startswith("connect.") for name in of_connect)  # its own topics and groups
 
 
-def test_no_role_may_delete() -> None:
-    assert not [grant for role in TOPOLOGY.roles for grant in role.grants if grant.operation == "delete"]
+def test_no_role_may_delete_but_connect_its_own_sinks_places() -> None:
+    deleting = [(role.name, grant) for role in TOPOLOGY.roles for grant in role.grants if grant.operation == "delete"]
+    assert {(name, grant.resource) for name, grant in deleting} == {("connect", "group")}
+    assert all(grant.name.startswith("connect.") for _, grant in deleting)
 
 
 def test_a_role_that_is_not_declared_is_told_with_those_known() -> None:

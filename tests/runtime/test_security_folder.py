@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sep_stream.errors import ConfigurationError
-from sep_stream.runtime import certificates, embedded
+from sep_stream.runtime import certificates
 from sep_stream.runtime.certificates import Authority, end_of
-from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.embedded import EmbeddedKafka, kafka
 from sep_stream.runtime.private_files import write_private
 from sep_stream.runtime.security_folder import SERVER_NAMES, SecurityFolder, as_role
 from sep_stream.runtime.settings import Settings
@@ -89,7 +89,7 @@ def test_settings_that_name_brokers_or_a_login_stay_as_they_are(folder: Security
 
 
 def test_a_data_folder_stays_plain_or_secured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "kafka_runtime", lambda progress: None)
+    monkeypatch.setattr(kafka, "kafka_runtime", lambda progress: None)
     plain = tmp_path / "plain"
     (plain / "kafka" / "data").mkdir(parents=True)
     (plain / "kafka" / "data" / "meta.properties").write_text("")
@@ -104,7 +104,7 @@ def test_a_data_folder_stays_plain_or_secured(tmp_path: Path, monkeypatch: pytes
 def test_a_lost_admin_password_is_told_and_not_made_anew(
     folder: SecurityFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "kafka_runtime", lambda progress: None)
+    monkeypatch.setattr(kafka, "kafka_runtime", lambda progress: None)
     meta = folder.data_dir / "kafka" / "data" / "meta.properties"
     meta.parent.mkdir(parents=True)
     meta.write_text("")

@@ -25,12 +25,13 @@ TOPICS = {
     "settle.state": "snapshot",
     "late": "rejected",
     "dead.letters": "rejected",
+    "connect.dead.letters": "",
     "requeued": "requeued",
     "gaps": "gap",
 }
 EVENT_TIME = ("market.events", "bars", "metrics", "signals", "patterns", "trading.results")
 COMPACTED = ("prices.latest", "signals.latest", "models", "convert.state", "settle.state")
-FOR_EVER = (*EVENT_TIME, "late", "dead.letters", "requeued", "gaps")
+FOR_EVER = (*EVENT_TIME, "late", "dead.letters", "connect.dead.letters", "requeued", "gaps")
 
 CLEANUP = '[cleanup.keep]\n"cleanup.policy" = "delete"\n'
 GOOD = {
@@ -53,7 +54,7 @@ def test_the_topics_are_those_of_the_design() -> None:
 
 def test_what_is_keyed_by_instrument_is_partitioned_alike() -> None:
     single = [topic.name for topic in Topology.load().topics if topic.partitioned_by == "single"]
-    assert single == ["models", "requeued"]
+    assert single == ["models", "connect.dead.letters", "requeued"]
 
 
 @pytest.mark.parametrize("name", EVENT_TIME)
