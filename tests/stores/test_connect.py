@@ -309,6 +309,7 @@ def test_connectors_show_no_password(stores: Stores) -> None:
 
 
 def test_sinks_are_set_up_once_paused_resumed_and_deleted(stores: Stores) -> None:
+    settled(stores)
     assert "into" not in stores.run("connect", "apply").output
     assert stores.run("connect", "pause", "sep.signals").exit_code == 0
     with Connect(connect_url(stores.settings)) as client:
