@@ -65,8 +65,10 @@ def test_only_the_admin_may_make_topics_or_change_who_may_what() -> None:
     assert all(name.removeprefix("=").startswith("connect.") for name in of_connect)  # its own topics and groups
 
 
-def test_no_role_may_delete() -> None:
-    assert not [grant for role in TOPOLOGY.roles for grant in role.grants if grant.operation == "delete"]
+def test_no_role_may_delete_but_connect_how_far_its_sinks_have_read() -> None:
+    deleting = {(r.name, g.resource, g.name.split(".")[0]) for r in TOPOLOGY.roles for g in r.grants
+                if g.operation == "delete"}  # fmt: skip
+    assert deleting == {("connect", "group", "connect")}
 
 
 def test_a_role_that_is_not_declared_is_told_with_those_known() -> None:

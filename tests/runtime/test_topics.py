@@ -42,7 +42,7 @@ def test_topics_are_made_as_declared(make_settings: MakeSettings, prefix: str) -
     settings = make_settings(prefix, partitions=3)
     states = topics.describe(settings, TOPOLOGY)
     assert [(s.full_name, s.partitions) for s in states] == [
-        (prefix + t.name, 1 if t.name in ("models", "requeued") else 3) for t in TOPOLOGY.topics
+        (prefix + t.name, 1 if t.name in ("models", "requeued", "connect.dead.letters") else 3) for t in TOPOLOGY.topics
     ]
     assert drift(settings) == {}
     topics.check(settings, TOPOLOGY)
