@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from psycopg import sql
 from rich.console import Console
@@ -20,13 +20,20 @@ from sep_stream.stores.sinks import lags
 
 SUNK_S_MAX: Final = 120.0
 _POLL_S: Final = 0.25
-_NEWEST: Final = {
-    "market_data": "pair, timeframe, \"timestamp\" AT TIME ZONE 'UTC', close",
-    "signals": "pair, timeframe, available_at AT TIME ZONE 'UTC', direction || ' ' || round(confidence::numeric, 3)",
-    "quantum_patterns": "pair, '', NULL, octet_length(pattern_data) || ' bytes'",
-    "trading_results": "pair, timeframe, exit_time AT TIME ZONE 'UTC', direction || ' ' || profit_loss",
+_PLACE: Final = "pair || ' ' || timeframe"
+_NEWEST: Final[dict[str, tuple[LiteralString, LiteralString, LiteralString]]] = {
+    "market_data": (_PLACE, '"timestamp"', "trim_scale(close)::text"),
+    "signals": (_PLACE, "available_at", "direction || ' ' || round(confidence::numeric, 3)"),
+    "quantum_patterns": ("pair", "NULL::timestamptz", "octet_length(pattern_data) || ' bytes'"),
+    "trading_results": (_PLACE, "exit_time", "direction || ' ' || round(profit_loss, 2)"),
 }
-"""By table, what is shown of a row, and in the third place what the newest has most of."""
+"""By table, what is shown of its newest row: which it is, its time, what it says."""
+
+
+_COUNT: Final = "SELECT count(*) FROM {table}"
+_SHOWN: Final = """
+SELECT {place}, to_char({at} AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), {what}
+FROM {table} ORDER BY {at} DESC NULLS LAST, 1 LIMIT 1"""
 
 
 def show_stores(settings: Settings, symbols: Sequence[str], console: Console) -> None:
@@ -53,15 +60,17 @@ def _await_sinks(settings: Settings) -> None:
 
 def _rows(settings: Settings) -> Table:
     table = Table(title="In PostgreSQL", title_justify="left")
-    for name in ("table", "rows", "the newest", "", "at (UTC)", ""):
+    for name in ("table", "rows", "the newest", "at (UTC)", ""):
         table.add_column(name, justify="right" if name == "rows" else "left", no_wrap=True)
     with closing(connect(settings, READ)) as connection, told(connection):
-        for name, shown in _NEWEST.items():
-            source = sql.Identifier(name)
-            [(count,)] = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(source)).fetchall()
-            statement = sql.SQL("SELECT {} FROM {} ORDER BY 3 DESC NULLS LAST, 1, 2 LIMIT 1")
-            newest = connection.execute(statement.format(sql.SQL(shown), source)).fetchall()
-            table.add_row(name, f"{count:,}", *map(_text, newest[0] if newest else ()))
+        for name, parts in _NEWEST.items():
+            place, at, what = map(sql.SQL, parts)
+            count, newest = (
+                connection.execute(sql.SQL(statement).format(table=sql.Identifier(name), place=place, at=at, what=what))
+                for statement in (_COUNT, _SHOWN)
+            )
+            [(rows,)] = count.fetchall()
+            table.add_row(name, f"{rows:,}", *map(_text, newest.fetchone() or ()))
     return table
 
 

@@ -18,6 +18,8 @@ ANSWER_S_MAX: Final = 90.0
 """A worker that has just started, or whose cluster is sorting itself out, keeps requests waiting for that long."""
 SETTLE_S_MAX: Final = 60.0
 """For a connector to run, or to have gone."""
+FAILURE_S_MIN: Final = 5.0
+"""A connector that was just set up or started anew may still show the failure of before."""
 _POLL_S: Final = 0.2
 RUNNING, FAILED, PAUSED = "RUNNING", "FAILED", "PAUSED"
 
@@ -178,9 +180,15 @@ def settle(connect: Connect, names: Iterable[str]) -> list[ConnectorState]:
 
     Raises DependencyError for one that is neither in time.
     """
+    begun_s = time.monotonic()
+
+    def is_settled(state: ConnectorState | None) -> bool:
+        stands = time.monotonic() - begun_s > FAILURE_S_MIN
+        return state is not None and (state.is_running or (state.failure is not None and stands))
+
     states = []
     for name in names:
-        state = connect.wait(name, lambda s: s is not None and (s.is_running or s.failure is not None))
+        state = connect.wait(name, is_settled)
         if state is None or not (state.is_running or state.failure is not None):
             raise DependencyError(
                 f"{name}: does not run after {SETTLE_S_MAX:.0f} s ({state or 'no state'}); "

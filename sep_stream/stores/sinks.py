@@ -158,11 +158,10 @@ def _sink(settings: Settings, path: Path, shared: Mapping[str, str], registry: R
 
 def _registry(settings: Settings) -> RegistryAddress:
     """The converter knows a schema by its id, from the registry alone."""
-    from sep_stream.runtime.embedded.connect import ROLE
     from sep_stream.stores.registration import needed_registry
 
     try:
-        address = needed_registry(settings.model_copy(update={"sasl_username": ROLE}))
+        address = needed_registry(settings)
     except DependencyError as error:
         raise DependencyError(f"the sinks read Avro through a registry: {error}") from error
     if address.native_url is None and settings.connect_registry is None:
@@ -174,9 +173,15 @@ def _registry(settings: Settings) -> RegistryAddress:
 
 
 def _registry_login(settings: Settings, registry: RegistryAddress) -> dict[str, str]:
+    """Nothing for the embedded registry, which lets everybody read."""
     user, login = registry.username, "value.converter.apicurio.registry.auth"
-    if user is None:
+    if user is None or registry.is_ours:
         return {}
+    if settings.connect_url is None:
+        raise ConfigurationError(
+            f"schema_registry: {registry.url} asks for a login, which the embedded Connect's converter can't give; let "
+            "it be read without one, or name a Connect of your own with SEP_CONNECT_URL"
+        )
     return {f"{login}.username": user, f"{login}.password": _looked_up(settings, "registry", user, registry.password)}
 
 

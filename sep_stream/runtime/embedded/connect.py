@@ -18,7 +18,7 @@ from sep_stream.runtime.private_files import private_folder, write_private
 from sep_stream.runtime.security_folder import SecurityFolder
 
 ROLE: Final = "connect"
-"""As which it logs in at the broker and at the registry."""
+"""As which it logs in at the broker."""
 INTERNAL_TOPICS: Final = ("connect.configs", "connect.offsets", "connect.status")
 """Its own, of no deployment's prefix: connectors, where sources are, how all fare. It makes them."""
 ANSWER_S_MAX: Final = 2.0

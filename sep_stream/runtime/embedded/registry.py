@@ -170,6 +170,7 @@ def _secure_properties(security: SecurityFolder, port: int, roles: list[str]) ->
         "quarkus.http.auth.basic": "true",
         "quarkus.security.users.embedded.plain-text": "true",
         "apicurio.auth.role-based-authorization": "true",
+        "apicurio.auth.anonymous-read-access.enabled": "true",  # Connect's converter can't log in
     }
     for role in roles:
         settings[f'quarkus.security.users.embedded.users."{role}"'] = security.password_file(role).read_text()
