@@ -307,8 +307,17 @@ def test_a_login_that_is_not_known_is_told_without_its_password(secured: Embedde
     address = address_of(secured, "read")
     assert "refuses the user 'read': give it schema_registry_username" in refusal(replace(address, password="guess-7"))
     assert "guess-7" not in refusal(replace(address, password="guess-7"))
-    assert "refuses who does not log in" in refusal(replace(address, username=None))
     assert "guess-7" not in repr(replace(address, password="guess-7"))
+
+
+def test_who_does_not_log_in_reads_and_registers_nothing(secured: EmbeddedRegistry, prefix: str) -> None:
+    """Connect's converter can't log in."""
+    nobody = replace(address_of(secured, "read"), username=None)
+    settings = secured_settings(secured, prefix=prefix)
+    with SchemaRegistry(nobody) as client:
+        client.subjects()
+        with pytest.raises(DependencyError, match="log in"):
+            register_all(client, settings, SCHEMAS)
 
 
 def test_http_and_https_taken_for_each_other_are_told(registry: EmbeddedRegistry, secured: EmbeddedRegistry) -> None:
