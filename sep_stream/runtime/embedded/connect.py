@@ -11,7 +11,7 @@ from typing import Any, Final
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.connect_plugins import connect_jars, converter_jars, jdbc_sink
 from sep_stream.runtime.embedded.daemon import HOST, Daemon, PartStatus, Running
-from sep_stream.runtime.embedded.kafka import EmbeddedKafka
+from sep_stream.runtime.embedded.kafka import LOG4J, EmbeddedKafka
 from sep_stream.runtime.embedded.registry import EmbeddedRegistry
 from sep_stream.runtime.jars import KAFKA_VERSION, Progress, class_path, embedded_extra
 from sep_stream.runtime.private_files import private_folder, write_private
@@ -128,7 +128,7 @@ class EmbeddedConnect:
         config = self._folder / "worker.properties"
         write_private(config, "".join(f"{name}={value}\n" for name, value in settings.items()))
         logging = self._folder / "log4j2.properties"
-        logging.write_text(_LOG4J)
+        logging.write_text(LOG4J)
         command = [
             java, *_FLAGS, *trust, f"-Dlog4j2.configurationFile={logging}", "-cp", jars,
             "org.apache.kafka.connect.cli.ConnectDistributed", config,
@@ -212,14 +212,3 @@ def _properties(broker: str, port: int, plugins: list[Path], secrets: Path) -> d
         "plugin.path": ",".join(map(str, plugins)),
         "plugin.discovery": "service_load",
     }
-
-
-_LOG4J: Final = """\
-status=error
-appender.out.type=Console
-appender.out.name=out
-appender.out.layout.type=PatternLayout
-appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss.SSS} %-5p %c{1}: %m%n
-rootLogger.level=warn
-rootLogger.appenderRef.out.ref=out
-"""

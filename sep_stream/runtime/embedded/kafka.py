@@ -145,7 +145,7 @@ class EmbeddedKafka:
         if not self._meta.exists():
             self._format(runtime, config)
         logging = self._folder / "log4j2.properties"
-        logging.write_text(_LOG4J)
+        logging.write_text(LOG4J)
         aot_flag = (
             f"-XX:AOTCache={runtime.aot_cache}"
             if runtime.aot_cache.exists()
@@ -273,7 +273,7 @@ def _secure_properties(security: SecurityFolder, port: int, controller_port: int
     }
 
 
-_LOG4J: Final = """\
+LOG4J: Final = """\
 status=error
 appender.out.type=Console
 appender.out.name=out
@@ -282,3 +282,4 @@ appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss.SSS} %-5p %c{1}: %m%n
 rootLogger.level=warn
 rootLogger.appenderRef.out.ref=out
 """
+"""How a server of Kafka's writes its log: warnings and worse, to where it prints."""
