@@ -77,13 +77,7 @@ class EmbeddedConnect:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> PartStatus:
-        record, secured = self._daemon.running(), self.security.exists()
-        if record is None:
-            return PartStatus(self.name, False, version=KAFKA_VERSION, secured=secured)
-        return PartStatus(
-            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
-            self._answers(record.address),
-        )  # fmt: skip
+        return self._daemon.status(self.name, self.security.exists(), self._answers, KAFKA_VERSION)
 
     def url(self) -> str | None:
         """Of its REST API; None if it does not run."""

@@ -111,6 +111,15 @@ class Daemon:
             return None
         return record if alive else None
 
+    def status(self, name: str, secured: bool, answers: Callable[[str], bool], version: str | None) -> PartStatus:
+        """Of the part with this name. answers: whether the server does, at an address · version: of what would run"""
+        record = self.running()
+        if record is None:
+            return PartStatus(name, False, version=version, secured=secured)
+        return PartStatus(
+            name, True, record.address, record.pid, record.version, str(self.log), secured, answers(record.address)
+        )
+
     def launch(
         self,
         command: Sequence[object],

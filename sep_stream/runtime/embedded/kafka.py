@@ -109,13 +109,7 @@ class EmbeddedKafka:
         self.security.wipe()
 
     def status(self) -> PartStatus:
-        record, secured = self._daemon.running(), self.security.exists()
-        if record is None:
-            return PartStatus(self.name, False, version=KAFKA_VERSION, secured=secured)
-        return PartStatus(
-            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
-            self._answers(record.address),
-        )  # fmt: skip
+        return self._daemon.status(self.name, self.security.exists(), self._answers, KAFKA_VERSION)
 
     def address(self) -> str:
         """Where the broker listens. DependencyError if it does not run."""

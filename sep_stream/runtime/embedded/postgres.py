@@ -119,14 +119,10 @@ class EmbeddedPostgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> PartStatus:
-        record, secured = self._daemon.running(), self.exists() and self.security.exists()
-        if record is None:
-            program = next(_programs(), None)
-            return PartStatus(self.name, False, version=program.version if program else None, secured=secured)
-        return PartStatus(
-            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
-            self._answers(record.address),
-        )  # fmt: skip
+        secured = self.exists() and self.security.exists()
+        program = None if self._daemon.running() else next(_programs(), None)
+        version = program.version if program else None
+        return self._daemon.status(self.name, secured, self._answers, version)
 
     def exists(self) -> bool:
         """Whether this data folder has such a server, running or not."""

@@ -96,13 +96,7 @@ class EmbeddedRedis:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> PartStatus:
-        record, secured = self._daemon.running(), self._speaks_tls()
-        if record is None:
-            return PartStatus(self.name, False, secured=secured)
-        return PartStatus(
-            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
-            self._answers(record.address),
-        )  # fmt: skip
+        return self._daemon.status(self.name, self._speaks_tls(), self._answers, None)
 
     def login(self, role: str) -> dict[str, Any]:
         """What redis-py's connections need to be that role. DependencyError if the server does not run."""

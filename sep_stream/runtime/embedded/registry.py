@@ -94,13 +94,7 @@ class EmbeddedRegistry:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> PartStatus:
-        record, secured = self._daemon.running(), self.security.exists()
-        if record is None:
-            return PartStatus(self.name, False, version=REGISTRY_VERSION, secured=secured)
-        return PartStatus(
-            self.name, True, record.address, record.pid, record.version, str(self._daemon.log), secured,
-            self._answers(record.address),
-        )  # fmt: skip
+        return self._daemon.status(self.name, self.security.exists(), self._answers, REGISTRY_VERSION)
 
     def address(self, role: str | None = None) -> RegistryAddress | None:
         """Where the registry answers that role, or who only reads if it is none of ours; None if it does not run."""
