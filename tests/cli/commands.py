@@ -30,7 +30,7 @@ def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]
     )
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
