@@ -1,23 +1,25 @@
-"""Latest values from Redis at 10,000 gets a second from one process, with and without TLS: `python bench/cache.py`.
+"""Latest values from Redis at 10,000 gets a second, with and without TLS: `python bench/cache.py`.
 
-Gets are due every 100 µs, whatever the one before took: a get that waits for its turn is late, and its lateness counts.
-The baseline is redis-py's own `hgetall` of the same hash, its answer left as bytes, in the same pace. A second figure
-asks for ten prices at once, 1,000 times a second. TLS needs a redis-server of the machine; without one there is no
-figure of it.
+Four processes, a client each, get a price every 400 µs, whatever the one before took: a get that waits for its turn is
+late, and its lateness counts. The baseline is redis-py's own `hgetall` of the same hash, its answer left as bytes, in
+the same pace. A second figure asks for ten prices at once, 1,000 times a second, from one process; a third tells how
+many single gets one thread makes in a row. TLS needs a redis-server of the machine; without one there is no figure of
+it.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from _bench import SYMBOLS, Figure, main, note
 
@@ -31,8 +33,19 @@ from sep_stream.stores.cache.values import price_fields
 from sep_stream.stores.cache.writer import CacheWriter, Entry
 
 GETS_A_SECOND: Final = 10_000
+CLIENTS: Final = 4
 BATCH: Final = 10
 WARM_UP_S: Final = 0.5
+LEAD_S: Final = 2.0
+"""Until all clients are there."""
+
+
+class Pace(NamedTuple):
+    """So many clients make so many gets a second together."""
+
+    clients: int
+    rate: int
+    seconds: float
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
@@ -52,28 +65,27 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
 
 def figures(arguments: argparse.Namespace, settings: Settings, server: EmbeddedRedis, how: str) -> Iterator[Figure]:
     fill(settings)
-    cache, keys = Cache(settings), CacheKeys(settings.prefix)
-    client: Any = RedisServer(settings, READ).client
-    names = [keys.of(price_name(symbol)) for symbol in SYMBOLS]
-    wanted = [SYMBOLS[k % len(SYMBOLS)] for k in range(BATCH)]
     how = f"{how}, Redis {server.status().version}"
-    single = f"{GETS_A_SECOND:,} gets/s, {how}"
-    yield from compared(
-        arguments, single, GETS_A_SECOND, lambda k: cache.price(SYMBOLS[k % len(SYMBOLS)]), "redis-py hgetall",
-        lambda k: client.hgetall(names[k % len(names)]), "p99 < 1 ms",
-    )  # fmt: skip
-
-    def pipelined(_: int) -> None:
-        pipeline = client.pipeline(transaction=False)
-        for k in range(BATCH):
-            pipeline.hgetall(names[k % len(names)])
-        pipeline.execute()
-
-    many = f"{BATCH} prices at once, {GETS_A_SECOND // BATCH:,}/s, {how}"
-    yield from compared(
-        arguments, many, GETS_A_SECOND // BATCH, lambda _: cache.prices(wanted), "redis-py pipeline", pipelined,
-        "p99 < 1 ms",
-    )  # fmt: skip
+    with ProcessPoolExecutor(CLIENTS, get_context("spawn")) as pool:
+        for name, against, clients, rate, target in (
+            ("single", "redis-py hgetall", CLIENTS, GETS_A_SECOND, "p99 < 1 ms"),
+            ("many", "redis-py pipeline", 1, GETS_A_SECOND // BATCH, "p99 < 1 ms"),
+        ):
+            found: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+            for _ in range(arguments.runs):
+                for whose, percentiles in found.items():
+                    pace = Pace(clients, rate, arguments.seconds)
+                    percentiles.append(paced(pool, settings, f"{whose} {name}", pace))
+            what = f"{rate:,} {'gets' if name == 'single' else f'times {BATCH} prices at once'}/s, {how}"
+            for k, (percentile, aim) in enumerate((("p50", ""), ("p99", target))):
+                ours, theirs = ([both[k] for both in found[whose]] for whose in ("ours", "theirs"))
+                yield Figure.times(f"{what}, {percentile}", "ms", ours, against, theirs, aim)
+        rates = [
+            [pool.submit(in_a_row, settings, f"{whose} single", arguments.seconds).result()
+             for _ in range(arguments.runs)]
+            for whose in ("ours", "theirs")
+        ]  # fmt: skip
+        yield Figure.rates(f"one thread in a row, {how}", "gets/s", rates[0], "redis-py hgetall", rates[1], "")
 
 
 def fill(settings: Settings) -> None:
@@ -89,41 +101,64 @@ def fill(settings: Settings) -> None:
     writer.swap(space)
 
 
-def compared(
-    arguments: argparse.Namespace, what: str, rate: int, ours: Callable[[int], Any], against: str,
-    baseline: Callable[[int], Any], target: str,
-) -> Iterator[Figure]:  # fmt: skip
-    found: list[tuple[float, float]] = []
-    beside: list[tuple[float, float]] = []
-    for _ in range(arguments.runs):
-        found.append(paced(ours, rate, arguments.seconds))
-        beside.append(paced(baseline, rate, arguments.seconds))
-    for k, (name, aim) in enumerate((("p50", ""), ("p99", target))):
-        yield Figure.times(f"{what}, {name}", "ms", [f[k] for f in found], against, [b[k] for b in beside], aim)
-
-
-def paced(get: Callable[[int], Any], rate: int, seconds: float) -> tuple[float, float]:
+def paced(pool: ProcessPoolExecutor, settings: Settings, kind: str, pace: Pace) -> tuple[float, float]:
     """p50 and p99 in ms, from when each get was due to when it was done."""
-    run(get, rate, WARM_UP_S)
-    gc.collect()
-    took = sorted(run(get, rate, seconds))
-    note(
-        f"p50 {took[len(took) // 2]:.3f} ms, p99 {took[len(took) * 99 // 100]:.3f} ms, mean {statistics.mean(took):.3f}"
-    )
+    clients, seconds = range(pace.clients), pace.seconds
+    begin_s = time.perf_counter() + LEAD_S  # a clock that all processes share
+    parts = [pool.submit(client, settings, kind, pace, k, begin_s) for k in clients]
+    took = sorted(ms for part in parts for ms in part.result(timeout=60 + 10 * seconds))
+    note(f"{kind}: p50 {took[len(took) // 2]:.3f} ms, p99 {took[len(took) * 99 // 100]:.3f} ms")
     return took[len(took) // 2], took[len(took) * 99 // 100]
 
 
-def run(get: Callable[[int], Any], rate: int, seconds: float) -> list[float]:
-    count, clock = int(rate * seconds), time.perf_counter
+def client(settings: Settings, kind: str, pace: Pace, number: int, begin_s: float) -> list[float]:
+    """Of one process: ms of each get after the first ones, which are for warming up."""
+    get, clock = getter(settings, kind), time.perf_counter
+    every_s = pace.clients / pace.rate
+    warm = int(WARM_UP_S / every_s)
+    first_s = begin_s + number * every_s / pace.clients
     took: list[float] = []
-    begun_s = clock()
-    for k in range(count):
-        due_s = begun_s + k / rate
-        while clock() < due_s:  # to sleep would be late by as much as a get takes
-            pass
+    gc.collect()
+    for k in range(warm + int(pace.seconds / every_s)):
+        due_s = first_s + k * every_s
+        while (early_s := due_s - clock()) > 0:
+            time.sleep(early_s)
         get(k)
         took.append((clock() - due_s) * 1_000)
-    return took
+    return took[warm:]
+
+
+def in_a_row(settings: Settings, kind: str, seconds: float) -> float:
+    """Gets per second."""
+    get, clock = getter(settings, kind), time.perf_counter
+    for k in range(1_000):
+        get(k)
+    count, begun_s = 0, clock()
+    while clock() - begun_s < seconds:
+        get(count)
+        count += 1
+    return count / (clock() - begun_s)
+
+
+def getter(settings: Settings, kind: str) -> Callable[[int], Any]:
+    if kind.startswith("ours"):
+        cache = Cache(settings)
+        wanted = [SYMBOLS[k % len(SYMBOLS)] for k in range(BATCH)]
+        return (lambda k: cache.price(SYMBOLS[k % len(SYMBOLS)])) if kind == "ours single" else (
+            lambda _: cache.prices(wanted))  # fmt: skip
+    redis: Any = RedisServer(settings, READ).client
+    keys = CacheKeys(settings.prefix)
+    names = [keys.of(price_name(symbol)) for symbol in SYMBOLS]
+    if kind == "theirs single":
+        return lambda k: redis.hgetall(names[k % len(names)])
+
+    def pipelined(_: int) -> None:
+        pipeline = redis.pipeline(transaction=False)
+        for k in range(BATCH):
+            pipeline.hgetall(names[k % len(names)])
+        pipeline.execute()
+
+    return pipelined
 
 
 if __name__ == "__main__":

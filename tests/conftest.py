@@ -25,6 +25,11 @@ hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that need servers first: they take longest, and where files are shared out the short ones fill up."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+
+
 HEAP = "-Xms64m -Xmx768m"
 """Each test has topics of its own; in the end there are ten thousand partitions."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import struct
 import time
@@ -36,7 +37,7 @@ from sep_stream.stores.sinks import DEAD_LETTERS, check_plugins, declared_sinks,
 
 pytestmark = pytest.mark.integration
 
-BARS, OTHERS = 100_000, 10_000
+BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (30_000, 3_000)
 OUTAGE_S = 5
 WAIT_S_MAX = 240
 SCHEMAS = load_schemas(resource("schemas") / "avro")
