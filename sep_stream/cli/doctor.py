@@ -35,14 +35,22 @@ class Finding:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one finding a line.")
+@click.option("--topology", is_flag=True, help="Show the machine instead, and what `worker --bind auto` makes of it.")
+@click.option("--processes", type=click.IntRange(min=1), help="Of the worker, for --topology.  [default: 1]")
 @settings_options
-def doctor(settings: Settings, as_json: bool) -> None:
+def doctor(settings: Settings, as_json: bool, topology: bool, processes: int | None) -> None:
     """Check everything that can be wrong: a line each, with the remedy. Exits 1 if something is.
 
     \b
-    Example:
+    Examples:
       sep-stream doctor
+      sep-stream doctor --topology --processes 4
     """
+    if topology:
+        _show_machine(processes or 1, as_json)
+        return
+    if processes is not None:
+        raise click.BadParameter("is for --topology", param_hint="--processes")
     failed = 0
     for finding in _findings(settings):
         failed += not finding.ok
@@ -53,6 +61,19 @@ def doctor(settings: Settings, as_json: bool) -> None:
             click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:14} {finding.detail}{remedy}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _show_machine(processes: int, as_json: bool) -> None:
+    from sep_stream.cli._machine import machine_json, machine_lines
+    from sep_stream.runtime.binding.hwloc import read_machine
+    from sep_stream.runtime.binding.plan import plan
+
+    machine = read_machine()
+    shares = plan(machine, processes, near_gpu=True)
+    if as_json:
+        click.echo(json.dumps(machine_json(machine, shares)))
+    else:
+        click.echo("\n".join(machine_lines(machine, shares)))
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:

@@ -8,15 +8,31 @@ import traceback
 from typing import TYPE_CHECKING
 
 import click
+import structlog
 
 from sep_stream.cli._common import settings_options
 from sep_stream.errors import ConfigurationError, SepError
+from sep_stream.runtime.binding.cpu_list import parse_cpus
 from sep_stream.runtime.settings import Settings
 
 if TYPE_CHECKING:
+    from sep_stream.runtime.binding.plan import Plan
     from sep_stream.worker.runner import Worker
 
 STAGES = "convert,metrics,score,settle"
+WITHOUT_GPU = ("reference", "cpu")
+"""The engines that never use one."""
+
+log = structlog.get_logger(__name__)
+
+
+def _checked_bind(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value not in ("auto", "none"):
+        try:
+            parse_cpus(value)
+        except ConfigurationError as error:
+            raise click.BadParameter(f"{error}; or auto, or none") from error
+    return value
 
 
 @click.command(
@@ -25,7 +41,9 @@ Examples:
   sep-stream worker
   sep-stream worker --stages convert,metrics
   sep-stream worker --stages cache
-  sep-stream worker --processes 2 --until-caught-up"""
+  sep-stream worker --processes 2 --until-caught-up
+  sep-stream worker --processes 4 --bind auto
+  sep-stream worker --bind 0-3,8"""
 )
 @click.option(
     "--stages",
@@ -44,6 +62,15 @@ Examples:
     "--processes",
     type=click.IntRange(min=1),
     help="Run this many worker processes and restart those that end. Left out: one, in the foreground, no restarts.",
+)
+@click.option(
+    "--bind",
+    default="none",
+    show_default=True,
+    metavar="auto|none|CPUSET",
+    callback=_checked_bind,
+    help="Bind each process and its memory. auto: to cores of one NUMA node, first that of the GPU; CPUSET (0-3,8 or "
+    "0xff): to these CPUs, shared out among the processes. `doctor --topology` shows the plan.",
 )
 @click.option(
     "--trade",
@@ -68,6 +95,7 @@ def worker(
     stages: str,
     engine: str,
     processes: int | None,
+    bind: str,
     trade: str | None,
     max_open: int | None,
     until_caught_up: bool,
@@ -78,6 +106,13 @@ def worker(
     A crash loses nothing: what was not committed is handled again, with the same results. Start more workers, here or
     elsewhere, to share the partitions.
     """
+    named = [name.strip() for name in stages.split(",") if name.strip()]
+    plan = None if bind == "none" else _plan(bind, processes, engine not in WITHOUT_GPU and "metrics" in named)
+    if plan is not None and processes is None:
+        from sep_stream.runtime.binding.hwloc import bind_process
+
+        bind_process(plan.shares[0])  # before the imports below, of which some start threads
+
     from sep_stream.runtime import topics
     from sep_stream.runtime.security_folder import as_role
     from sep_stream.runtime.topology import Topology
@@ -87,7 +122,7 @@ def worker(
     from sep_stream.worker.warm_up import warm_up
 
     try:
-        names = check_stages([name.strip() for name in stages.split(",") if name.strip()])
+        names = check_stages(named)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--stages") from error
     traded = {name: value for name, value in (("trade", trade), ("max_open", max_open)) if value is not None}
@@ -101,7 +136,26 @@ def worker(
     command = ["worker", "--stages", ",".join(names), "--engine", engine]
     command += ["--until-caught-up"] if until_caught_up else []
     command += ["--rebuild-state"] if rebuild_state else []
-    Supervisor(command, processes, settings.environment()).run()
+    Supervisor(command, processes, settings.environment(), plan.shares if plan else ()).run()
+
+
+def _plan(bind: str, processes: int | None, near_gpu: bool) -> Plan:
+    """Who gets what; a usage error for CPUs that are not to be had."""
+    from sep_stream.runtime.binding.hwloc import read_machine
+    from sep_stream.runtime.binding.plan import plan, plan_for_all
+
+    machine = read_machine(with_gpus=bind == "auto" and near_gpu)
+    if bind == "auto":
+        made = plan(machine, processes or 1, near_gpu)
+    else:
+        try:
+            chosen = machine.limited_to(parse_cpus(bind))
+        except ConfigurationError as error:
+            raise click.BadParameter(f"{bind}: {error}", param_hint="--bind") from error
+        made = plan_for_all(chosen) if processes is None else plan(chosen, processes, near_gpu=False)
+    for warning in made.warnings:
+        log.warning(warning)
+    return made
 
 
 def _run(worker: Worker) -> None:

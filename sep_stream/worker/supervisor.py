@@ -10,11 +10,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from sep_stream.errors import DependencyError
+from sep_stream.runtime.binding.cpu_list import format_cpus
+
+if TYPE_CHECKING:
+    from sep_stream.runtime.binding.plan import Share
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits before the restarts of a child; a child that fails once more gives up the whole."""
@@ -40,11 +44,13 @@ class _Child:
 @dataclass(slots=True)
 class Supervisor:
     """Runs `command` of sep-stream N times, each with a group instance of its own, so that a restarted child takes up
-    its old partitions without a rebalance. environment: settings for the children, beside this process's own."""
+    its old partitions without a rebalance. environment: settings for the children, beside this process's own · shares:
+    what each child binds itself to; none: they are not bound."""
 
     command: Sequence[str]
     processes: int
     environment: Mapping[str, str]
+    shares: Sequence[Share] = ()
     _children: list[_Child] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -91,10 +97,14 @@ class Supervisor:
 
     def _start(self, child: _Child, now_s: float) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}-{child.slot}"
+        share = self.shares[child.slot] if self.shares else None
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "sep_stream", *self.command],
-            env={**os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance},
-        )
+            [sys.executable, "-m", "sep_stream", *self.command, *(bind_flags(share) if share else ())],
+            env={
+                **(share.environment() if share else {}), **os.environ, **self.environment,
+                "SEP_GROUP_INSTANCE": instance,
+            },
+        )  # fmt: skip
         child.started_s = now_s
 
     def _stop_all(self) -> None:
@@ -108,3 +118,12 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def bind_flags(share: Share) -> Sequence[str]:
+    """For what is left of a share: a control group can lose CPUs while a worker runs."""
+    left = share.cpus & os.sched_getaffinity(0)
+    if not left:
+        log.warning("process will not be bound: none of its CPUs is allowed any more", cpus=format_cpus(share.cpus))
+        return ()
+    return ("--bind", format_cpus(left))
