@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -162,11 +163,11 @@ def _run(worker: Worker) -> None:
     """Run a worker; after an error end the process at once: nothing may be committed any more."""
     try:
         worker.run()
-    except SepError as error:
-        click.echo(f"sep-stream: {error}", err=True)
-    except Exception:  # noqa: BLE001 - a fault of ours: told whole, and the process ends all the same
-        traceback.print_exc()
-    else:
-        return
-    sys.stderr.flush()
-    os._exit(1)
+    except Exception as error:  # noqa: BLE001 - a fault of ours is told whole, and the process ends all the same
+        with contextlib.suppress(OSError):  # whoever read what we tell may be gone: that must not keep us
+            if isinstance(error, SepError):
+                click.echo(f"sep-stream: {error}", err=True)
+            else:
+                traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(1)

@@ -121,6 +121,30 @@ def test_a_reader_that_goes_away_ends_the_output_in_silence(tmp_path: Path) -> N
     process.stderr.close()
 
 
+FAILING_WORKER = """
+import threading, time
+from sep_stream.cli.worker import _run
+from sep_stream.errors import StateError
+
+class Worker:
+    def run(self):
+        threading.Thread(target=time.sleep, args=(600,)).start()  # as Faust's threads, it does not end by itself
+        raise StateError("gone")
+
+_run(Worker())
+"""
+
+
+def test_a_worker_that_fails_ends_even_if_nobody_hears_it() -> None:
+    process = subprocess.Popen([sys.executable, "-c", FAILING_WORKER], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    try:
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+
+
 def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     """It reads a pipe into which nothing is written."""
     os.mkfifo(tmp_path / "c.csv")
