@@ -140,6 +140,18 @@ def test_quantising_rounds_ties_to_even_and_clips(launch: Launch) -> None:
     assert_same_rows(quantised_rows(launch, path, np.zeros(9), sigma, 1), laid_out(expected, 1))
 
 
+def test_quantising_rounds_as_the_contract_does_a_bit_from_a_tie(launch: Launch) -> None:
+    """Each sigma is a few units in the last place from where the value would lie half way between two integers."""
+    rng = np.random.default_rng(9)
+    path = rng.uniform(0.2, 1, (1, 6000)).astype(np.float32)
+    mu = rng.uniform(-1, 0.1, 6000)
+    sigma = (path[0].astype(np.float64) - mu) * 32 / (rng.integers(1, 100, 6000) + 0.5)
+    sigma *= 1 + rng.integers(-2, 3, 6000) * 2.0**-52
+    expected = quantise(path, mu, sigma)
+    assert (expected != np.rint((path - mu) * (32 / sigma))).any(), "another order of operations gives the same"
+    assert_same_rows(quantised_rows(launch, path, mu, sigma, 1), laid_out(expected, 1))
+
+
 def test_from_windows_to_matches_without_leaving_the_device(launch: Launch) -> None:
     """Two instruments with a library each: paths quantised by the windows' kernel, searched where they lie."""
     params = WindowParams(20, 16, 4)

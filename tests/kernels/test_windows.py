@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from sep_stream.convert import direction_bits
 from sep_stream.metrics import MetricsBatch, WindowParams, compute_metrics
+from sep_stream.metrics.reference import Metrics, clamp, damp, decay, qfh
+from sep_stream.metrics.tables import tables
 from sep_stream.scoring.library import quantise
 from tests.kernels.launches import (
     Launch,
@@ -103,6 +105,36 @@ def test_the_longest_windows(launch: Launch, samples: int) -> None:
     anchors = np.array([16_384, 16_383])
     batch = window_metrics(launch, bits, points, anchors, params)
     assert_same_bits(batch, compute_metrics(bits, points, anchors, params, "cpu"))
+
+
+@pytest.mark.parametrize("of", range(3), ids=["entropy", "coherence", "stability"])
+def test_a_step_of_exactly_eps_is_not_at_rest(launch: Launch, of: int) -> None:
+    """For each of the three metrics, where it moves most: eps is what it moves, then the next number above."""
+    whole = WindowParams(20, 30, 10)
+    bits, points = series(19, 120, 0.6)
+    anchors = np.arange(19, 90)
+    found = 0
+    for anchor in anchors:
+        steps = np.array(damped_steps(bits[anchor - 19 : anchor + 31].tolist(), whole))
+        moves = np.abs(np.diff(steps, axis=0))
+        most = moves.max(axis=1)
+        s = int(most.argmin())
+        if moves[s].argmax() == of:
+            found += 1
+            for eps in (most[s], np.nextafter(most[s], 1)):
+                params = replace(whole, eps=float(eps), hold=1)
+                batch = window_metrics(launch, bits, points, np.array([anchor]), params)
+                assert_same_bits(batch, compute_metrics(bits, points, [anchor], params, "reference"))
+                assert batch.converged.tolist() == [bool(eps > most[s])]
+    assert found
+
+
+def damped_steps(bits: list[int], params: WindowParams) -> list[Metrics]:
+    """D at each step of a window."""
+    table = tables(params.events)
+    measured = [qfh(bits[: params.history + s], table) for s in range(params.forward + 1)]
+    h, c, _ = measured[0]
+    return damp(measured, decay(clamp(0.3 * h + 0.2 * (1.0 - c), 0.01, 1.0), table), params).steps
 
 
 def test_several_series_in_one_launch_are_as_each_alone(launch: Launch) -> None:
