@@ -14,15 +14,15 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 CORE = ("market", "convert", "metrics", "scoring", "settling")
 """In the direction of imports: each may use itself and those before it."""
-CORE_LIBRARIES = {"numpy", "numba", "fastavro"}
-"""fastavro: between bytes and records in memory, for market alone."""
+CORE_LIBRARIES = {"numpy", "numba", "fastavro", "cupy"}
+"""fastavro: between bytes and records in memory, for market alone. cupy: for the GPU."""
 OUTSIDE = {
     "asyncio", "http", "multiprocessing", "random", "requests", "secrets", "select", "shutil", "socket", "sqlite3",
     "ssl", "subprocess", "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
 """Of the standard library: network, processes, clocks and chance."""
-FILES_MAY_BE_READ_BY = {"market/avro.py"}
-"""The declared schemas are read here, from a folder that the caller names."""
+FILES_MAY_BE_READ_BY = {"market/avro.py", "metrics/kernels.py"}
+"""Declared schemas, and kernels, which are kept compiled: in folders that the caller names."""
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "fromfile", "tofile"}
 CHANCE = {"uuid1", "uuid4", "default_rng", "urandom"}
 CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "monotonic", "perf_counter"}

@@ -121,9 +121,9 @@ def _resources() -> Finding:
 
     topology = Topology.load()
     schemas = len(list(declared_schemas()))
-    migrations = len(list(resource("migrations").glob("*.sql")))
-    declared = f"{len(topology.topics)} topics, {len(topology.instruments)} instruments, {migrations} migrations"
-    return Finding("resources", True, f"{schemas} schemas, {declared}")
+    migrations, kernels = len(list(resource("migrations").glob("*.sql"))), len(list(resource("kernels").glob("*.cu")))
+    declared = f"{len(topology.topics)} topics, {len(topology.instruments)} instruments"
+    return Finding("resources", True, f"{schemas} schemas, {declared}, {migrations} migrations, {kernels} kernels")
 
 
 def _embedded() -> Finding:

@@ -22,6 +22,11 @@ def half_up(price: Decimal) -> int:
     return int((price / TICK + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
 
 
+def candle_closes(source: Path) -> npt.NDArray[np.int32]:
+    candles = json.loads(source.read_text(), parse_float=Decimal, parse_int=Decimal)
+    return np.array([half_up(candle["close"]) for candle in candles], np.int32)
+
+
 def params_of(names: dict[str, Any]) -> WindowParams:
     return WindowParams(names["L"], names["F"], names["K"], names["eps"], names["hold"])
 
@@ -72,8 +77,7 @@ def test_windows_of_real_candles_match(shared_data: Path, engine: str) -> None:
 
 def test_lanes_match_the_same_windows(shared_data: Path) -> None:
     golden = json.loads((shared_data / "golden_windows.json").read_text())
-    candles = json.loads((shared_data / golden["source"]).read_text(), parse_float=Decimal, parse_int=Decimal)
-    closes = np.array([half_up(candle["close"]) for candle in candles], np.int32)
+    closes = candle_closes(shared_data / golden["source"])
     params = params_of(golden["params"])
     first = params.history - 1
     anchors = np.arange(first, len(closes) - params.forward)

@@ -40,6 +40,6 @@ def test_where_it_was_looked_for_is_told(tmp_path: Path) -> None:
         resource("schemas", package)
 
 
-@pytest.mark.parametrize("name", ["schemas", "topology", "migrations", "bench"])
+@pytest.mark.parametrize("name", ["schemas", "topology", "migrations", "kernels", "bench"])
 def test_this_package_has_its_resources(name: str) -> None:
     assert any(resource(name).iterdir())
