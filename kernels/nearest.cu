@@ -29,8 +29,8 @@
 //   group, k      int32                   k <= group: the best k of each `group` neighbouring entries are kept
 // Out, with groups = max(1, ceil(n / group)):
 //   cosine_out, row_out   (n_queries, groups * k)   each group's best, greatest cosine first, the later row first on a
-//                                         tie; 0 and -1 where there are fewer
-// With groups = 1 these are the matches; until then run it again on its output, which shrinks if k < group / 2. One
+//                                         tie; 0 and -1 where there are fewer; not the arrays that are read
+// With groups = 1 these are the matches; until then run it again on its output, which shrinks if 2 k <= group. One
 // thread per entry: groups * group * n_queries.
 #include "window.cuh"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.metrics.kernels import KernelSource, cubin, kept
-from tests.kernels.host.build import KERNELS
+from tests.kernels.host.launch import KERNELS
 
 
 def refuse() -> bytes:
@@ -25,11 +26,10 @@ def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b + b"\0"])
-def test_what_is_damaged_is_made_again(tmp_path: Path, damage: object) -> None:
+def test_what_is_damaged_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "qfh.cubin"
     kept(path, lambda: b"code" * 20)
     whole = path.read_bytes()
-    assert callable(damage)
     path.write_bytes(damage(whole))
     assert kept(path, lambda: b"code" * 20) == b"code" * 20
     assert path.read_bytes() == whole

@@ -10,7 +10,7 @@ import pytest
 
 from sep_stream.errors import DependencyError
 from sep_stream.metrics.kernels import OPTIONS, KernelSource, cubin, ptx
-from tests.kernels.host.build import KERNELS
+from tests.kernels.host.launch import KERNELS
 
 pytestmark = [
     pytest.mark.nvrtc,

@@ -13,8 +13,8 @@ from typing import Final
 import pytest
 
 from sep_stream.runtime.jars import cache_folder
+from tests.kernels.host.launch import KERNELS
 
-KERNELS: Final = Path(__file__).resolve().parents[3] / "kernels"
 HOST: Final = Path(__file__).resolve().parent
 
 EXACT: Final = ("-O2", "-ffp-contract=off")

@@ -31,9 +31,14 @@ def parameters(kernel: str) -> list[tuple[str, npt.DTypeLike, bool]]:
     for path in sorted(KERNELS.glob("*.cu")):
         for name, declared in _DECLARED.findall(path.read_text()):
             if name == kernel:
-                found = [_PARAMETER.fullmatch(part.strip()) for part in " ".join(declared.split()).split(",")]
-                return [(m[4], DTYPES[m[2]], m[3] is not None) for m in found if m is not None]
+                return [_parameter(part) for part in " ".join(declared.split()).split(", ")]
     raise KeyError(kernel)
+
+
+def _parameter(declared: str) -> tuple[str, npt.DTypeLike, bool]:
+    match = _PARAMETER.fullmatch(declared)
+    assert match, declared
+    return match[4], DTYPES[match[2]], match[3] is not None
 
 
 class Launcher:
