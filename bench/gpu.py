@@ -74,17 +74,17 @@ def kernels(device: CupyDevice, series: windows.Series, arguments: argparse.Name
     import cupy
 
     n, slot = len(series.anchors), Slot(device)
-    chunk = windows.Chunk(0, n, 0, len(series.bits))
-    layout = windows.metrics_layout(n, chunk.bars, PARAMS)
+    chunk = windows.Chunk(0, n, 0, len(series.bits), neighbours=True)
+    layout = windows.metrics_layout(chunk, PARAMS)
     slot.lay_out(Layout(layout.inputs, [*layout.scratch, *layout.outputs]))
     windows.fill_inputs(slot, series, chunk)
     slot.send()
 
     def both() -> None:
         slot.fork()
-        windows.launch_qbsa(slot, n, PARAMS)
+        windows.launch_qbsa(slot, chunk, PARAMS)
         names = ("initial_columns", "damped_columns", "counts_columns", "path_columns")
-        windows.launch_qfh(slot, n, PARAMS, names, (None,) * 3, (None,) * 2)
+        windows.launch_qfh(slot, chunk, PARAMS, names, (None,) * 3, (None,) * 2)
         slot.join()
 
     few = ELEMENTWISE_WINDOWS
@@ -132,8 +132,8 @@ def host_to_host(engine: GpuEngine, series: windows.Series, arguments: argparse.
     n = len(series.anchors)
     ours = [n / s / 1e6 for s in seconds(lambda: whole(engine, n), arguments)]
     theirs = [CPU_WINDOWS / s / 1e6 for s in seconds(lambda: whole("cpu", CPU_WINDOWS), arguments)]
-    layout = windows.metrics_layout(1 << 18, (1 << 18) + PARAMS.window_bars, PARAMS)
-    back = sum(field.size for field in layout.outputs) / (1 << 18)
+    chunk = windows.Chunk(0, n, 0, len(series.bits), neighbours=True)
+    back = sum(field.size for field in windows.metrics_layout(chunk, PARAMS).outputs) / n
     note(f"host to host with every output: {back:.0f} bytes a window come back and are laid into arrays")
     return Figure.rates(
         "metrics from host to host, all outputs", "M windows/s", ours, "CPU engine, one core", theirs, ""

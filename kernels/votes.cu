@@ -22,6 +22,15 @@
 //   expected      (n_queries,) float64    points; 0 without weight
 //   weight        (n_queries,) float64
 //   match_cosine, match_row   (n_queries, named) float64, int32   the first of the matches; 0 and -1 where there are fewer
+//
+// gates(damped, converged, rupture_collapse, qbsa_collapse, n, coherence_min, stability_margin_min, failed)
+//
+//   damped        (3, n) float64          and the flags (n,) uint8, as qfh.cu and qbsa.cu wrote them
+//   n             int64
+//   coherence_min, stability_margin_min   float64
+// Out:
+//   failed        (n,) uint8              what of the gate fails: bit 1 coherence, 2 stability, 3 converged, 4 rupture
+//                                         collapse, 5 QBSA collapse; bit 0, confidence, is 0: it is known later
 #include "window.cuh"
 
 extern "C" __global__ void place(
@@ -56,5 +65,16 @@ extern "C" __global__ void votes(
             match_cosine[query * named + rank] = rank < k ? cosine[query * k + rank] : 0.0;
             match_row[query * named + rank] = rank < k ? row[query * k + rank] : -1;
         }
+    }
+}
+
+extern "C" __global__ void gates(
+    const double* __restrict__ damped, const u8* __restrict__ converged, const u8* __restrict__ rupture_collapse,
+    const u8* __restrict__ qbsa_collapse, i64 n, double coherence_min, double stability_margin_min,
+    u8* __restrict__ failed) {
+    FOR_EACH(w, n) {
+        const double coherence = damped[n + w], stability = damped[2 * n + w];
+        failed[w] = u8(!(coherence >= coherence_min) << 1 | !(fabs(stability - 0.5) >= stability_margin_min) << 2 |
+                       !converged[w] << 3 | (rupture_collapse[w] != 0) << 4 | (qbsa_collapse[w] != 0) << 5);
     }
 }

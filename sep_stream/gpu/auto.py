@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from sep_stream.errors import DependencyError
 from sep_stream.gpu.calibration import Calibration
@@ -16,7 +16,7 @@ from sep_stream.metrics.engines import CPU
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import Votes, cpu_votes
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class AutoEngine:
@@ -65,5 +65,5 @@ class AutoEngine:
 
     def _failed(self, error: DependencyError) -> None:
         self.failures += 1
-        log.warning("engine auto: the GPU failed, the CPU engine goes on", reason=str(error), failures=self.failures)
+        log.warning("engine auto: failure %d of the GPU, the CPU engine goes on: %s", self.failures, error)
         self._on_failure()

@@ -30,6 +30,7 @@ _DEVICE: Final = 0
 _FILES: Final = {
     "qfh": "qfh", "qbsa": "qbsa", "quantise": "quantise", "best_rows": "nearest", "best_blocks": "nearest",
     "by_row_4": "by_row", "by_row_8": "by_row", "place": "votes", "votes": "votes",
+    "gates": "votes",
 }  # fmt: skip
 """Which .cu file a kernel is in."""
 

@@ -21,6 +21,7 @@ from sep_stream.gpu.stretches import Slot
 from sep_stream.metrics import MetricsBatch, WindowParams
 from sep_stream.metrics.compute import checked
 from sep_stream.metrics.engines import CPU
+from sep_stream.scoring.gate import GateParameters
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import MATCHES, Votes
 
@@ -34,6 +35,7 @@ LIBRARY_SHARE: Final = 0.5
 SHARES: Final = 1 << 10
 """A search begins with all of that; after so many halvings of it, ten, there is no room."""
 
+GATE: Final = GateParameters()
 _Result = TypeVar("_Result")
 
 
@@ -172,6 +174,7 @@ class GpuEngine:
         at: npt.NDArray[np.int64],
         eligible: npt.NDArray[np.int64],
         matches: int = MATCHES,
+        gate: GateParameters = GATE,
     ) -> ScoredWindows:
         """The windows at rising anchors, some of them looked up in a library, in one go: paths never leave the device.
 
@@ -196,7 +199,7 @@ class GpuEngine:
             slots = self._slots_ready()
             with self._on_device(slots[0], library, shape, share) as (head, spans, parts_made):
                 spans = [span for span in spans if span[0] < seen_max]
-                look_up = LookUp(at, eligible, shape, head, spans, parts_made)
+                look_up = LookUp(at, eligible, shape, head, spans, parts_made, gate)
                 room = self._room() * share / SHARES / SLOTS
                 windows_max = windows.windows_worth(n)
                 for end in windows.in_turn(

@@ -13,6 +13,7 @@ from sep_stream.gpu import search, windows
 from sep_stream.gpu.search import Head, Part, Shape, Spans
 from sep_stream.gpu.stretches import Field, Layout, Slot
 from sep_stream.gpu.windows import Chunk, Int64, Series
+from sep_stream.scoring.gate import GateParameters
 from sep_stream.scoring.score import Votes
 
 
@@ -20,25 +21,25 @@ from sep_stream.scoring.score import Votes
 class ScoredWindows:
     """What scores and gates of n windows are made of; all else stays on the device.
 
-    damped: (n, 3) float64 · converged, rupture_collapse, qbsa_collapse: (n,) bool · votes: of the windows looked up
+    gate: (n,) uint8, mask of the reasons that failed, but for the confidence, which is known with a score
+    votes: of the windows looked up
     """
 
-    damped: npt.NDArray[np.float64]
-    converged: npt.NDArray[np.bool_]
-    rupture_collapse: npt.NDArray[np.bool_]
-    qbsa_collapse: npt.NDArray[np.bool_]
+    gate: npt.NDArray[np.uint8]
     votes: Votes
 
     @classmethod
     def empty(cls, n: int, looked_up: int) -> ScoredWindows:
-        one, two, three = (np.zeros(n, np.bool_) for _ in range(3))
-        return cls(np.zeros((n, 3)), one, two, three, search.no_votes(looked_up))
+        return cls(np.zeros(n, np.uint8), search.no_votes(looked_up))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookUp:
-    """Which windows are scored. at: (q,) int64, positions among the anchors, rising · eligible: (q,) int64, rows that
-    each may see · head, spans, parts: of the library"""
+    """Which windows are scored, and how.
+
+    at: (q,) int64, positions among the anchors, rising · eligible: (q,) int64, rows that each may see
+    head, spans, parts: of the library · gate: its thresholds
+    """
 
     at: Int64
     eligible: Int64
@@ -46,6 +47,7 @@ class LookUp:
     head: Head
     spans: Spans
     parts: Callable[[Spans, Slot], Iterator[Part]]
+    gate: GateParameters
 
     def within(self, chunk: Chunk) -> slice:
         first, end = np.searchsorted(self.at, [chunk.first, chunk.end]).tolist()
@@ -56,22 +58,21 @@ def fused_layout(chunk: Chunk, queries: int, series: Series, shape: Shape, spans
     """The memory of a chunk of which `queries` windows are scored; one at least, for the layout's sake."""
     n, q = chunk.windows, max(1, queries)
     scratch, votes = search.search_fields(q, spans, shape)
-    kept = (("initial", (3, n), np.float64), ("damped_columns", (3, n), np.float64), ("counts", (3, n), np.int32),
-            ("lam", (n,), np.float64), ("potential", (n,), np.float64), ("settled_at", (n,), np.int32),
-            ("corrections", (n,), np.int32), ("ratio", (n,), np.float64),
-            ("queries", (shape.words, n), np.int32), ("query_norm", (n,), np.int32))  # fmt: skip
-    back: tuple[tuple[str, tuple[int, ...], Any], ...] = (
-        ("damped", (n, 3), np.float64), ("converged", (n,), np.uint8), ("rupture_collapse", (n,), np.uint8),
-        ("qbsa_collapse", (n,), np.uint8),
-    )  # fmt: skip
+    on_device: dict[str, tuple[tuple[int, ...], Any]] = {
+        **dict.fromkeys(("initial", "damped"), ((3, n), np.float64)),
+        "counts": ((3, n), np.int32),
+        **{name: ((n,), dtype) for name, dtype in windows.SINGLE.items()},
+        "queries": ((shape.words, n), np.int32),
+        "query_norm": ((n,), np.int32),
+    }
     return Layout(
         [
-            *windows.input_fields(n, chunk.bars, series.params),
+            *windows.input_fields(chunk, series.params),
             Field("query_at", (q,), np.int64),
             Field("eligible", (len(spans), q), np.int64),
         ],
-        [*(Field(*each) for each in kept), *scratch],
-        [*(Field(*each) for each in back), *votes],
+        [*(Field(name, *each) for name, each in on_device.items()), *scratch],
+        [Field("gate", (n,), np.uint8), *votes],
     )
 
 
@@ -99,23 +100,29 @@ def start_fused(slot: Slot, series: Series, chunk: Chunk, look_up: LookUp) -> No
         slot.host("eligible")[:] = search.eligible_in_parts(look_up.eligible[rows], spans)
     slot.send()
     slot.fork()
-    windows.launch_qbsa(slot, n, params)
+    windows.launch_qbsa(slot, chunk, params)
     scales, quantised = (None, look_up.head.mu, look_up.head.sigma), (slot["queries"], slot["query_norm"])
-    windows.launch_qfh(slot, n, params, ("initial", "damped_columns", "counts", ""), scales, quantised)
-    slot.launch("by_row_8", 3 * n, [slot["damped_columns"], np.int64(3), np.int64(n), slot["damped"]])
+    windows.launch_qfh(slot, chunk, params, ("initial", "damped", "counts", ""), scales, quantised)
     if queries:
         parts = look_up.parts(spans, slot)
         search.launch_search(slot, look_up.head, parts, len(spans), shape, queries, n, slot["query_at"])
     slot.join()
+    gate = look_up.gate
+    slot.launch(
+        "gates",
+        n,
+        [
+            slot["damped"], slot["converged"], slot["rupture_collapse"], slot["qbsa_collapse"], np.int64(n),
+            np.float64(gate.coherence_min), np.float64(gate.stability_margin_min), slot["gate"],
+        ],
+    )  # fmt: skip
     slot.fetch()
 
 
 def finish_fused(slot: Slot, chunk: Chunk, look_up: LookUp, scored: ScoredWindows) -> None:
     """Wait for a chunk, and lay what it gave into the rows of `scored`."""
     slot.wait()
-    for name in ("damped", "converged", "rupture_collapse", "qbsa_collapse"):
-        target: npt.NDArray[Any] = getattr(scored, name)
-        target[chunk.first : chunk.end] = slot.host(name)
+    scored.gate[chunk.first : chunk.end] = slot.host("gate")
     rows = look_up.within(chunk)
     if rows.stop > rows.start:
         search.take_votes(slot, scored.votes, rows)

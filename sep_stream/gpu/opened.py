@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
-
-import structlog
 
 from sep_stream.errors import SepError
 from sep_stream.gpu.auto import AutoEngine
@@ -16,7 +15,7 @@ from sep_stream.metrics.engines import CPU, Engine, engine_of, offer
 from sep_stream.runtime.jars import cache_folder
 from sep_stream.runtime.resources import resource
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -33,7 +32,7 @@ def gpu_engine(memory_mib: int | None = None) -> GpuEngine:
 def engine_named(name: str, memory_mib: int | None = None, on_failure: Callable[[], None] = lambda: None) -> Engine:
     """The engine that a name stands for on this machine; a GPU is opened, and `auto` measured where it never was.
 
-    on_failure: called each time that `auto` goes on without a GPU that failed
+    on_failure: called each time that `auto` goes on without a GPU that failed, or can't be opened
     Raises what `gpu_engine` raises for `cuda`. `auto` is the CPU engine where the extra is not installed, and, with a
     line in the log, where a GPU can't be opened.
     """
@@ -47,7 +46,8 @@ def engine_named(name: str, memory_mib: int | None = None, on_failure: Callable[
         gpu = gpu_engine(memory_mib)
         return AutoEngine(gpu, calibrated_on(gpu, cache_folder(), str(gpu_facts())), on_failure)
     except SepError as error:
-        log.warning("engine auto: the CPU engine is used", reason=str(error))
+        log.warning("engine auto: the CPU engine is used: %s", error)
+        on_failure()
         return CPU
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sep_stream.gpu.device import Argument
 from sep_stream.gpu.stretches import Field, Layout, Slot
 from sep_stream.metrics import MetricsBatch, WindowParams
 from sep_stream.metrics.tables import Tables, tables
@@ -37,12 +38,16 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The windows first … end - 1 of a series' anchors, and the bars from_bar … to_bar - 1 that they lie in."""
+    """The windows first … end - 1 of a series' anchors, and the bars from_bar … to_bar - 1 that they lie in.
+
+    neighbours: each anchor is the one before plus 1, so that they need not be told
+    """
 
     first: int
     end: int
     from_bar: int
     to_bar: int
+    neighbours: bool
 
     @property
     def windows(self) -> int:
@@ -60,15 +65,18 @@ def chunk_at(series: Series, first: int, windows_max: int, bytes_max: int) -> Ch
     have, each alone. WINDOWS_AT_ONCE_MIN windows count as fitting.
     """
     params, anchors = series.params, series.anchors[first : first + windows_max]
-    spread = anchors - anchors[0] - params.window_bars * np.arange(len(anchors))
-    n = int(np.flatnonzero(spread <= 0)[-1]) + 1
-    while n > WINDOWS_AT_ONCE_MIN and _metrics_bytes(anchors[:n], params) > bytes_max:
+    n = len(anchors)
+    if int(anchors[-1] - anchors[0]) != n - 1:
+        spread = anchors - anchors[0] - params.window_bars * np.arange(n)
+        n = int(np.flatnonzero(spread <= 0)[-1]) + 1
+    while True:
+        begin, last = int(anchors[0]), int(anchors[n - 1])
+        chunk = Chunk(
+            first, first + n, begin - params.history + 1, last + params.forward + 1, neighbours=last - begin == n - 1
+        )
+        if n <= WINDOWS_AT_ONCE_MIN or metrics_layout(chunk, params).size <= bytes_max:
+            return chunk
         n = max(WINDOWS_AT_ONCE_MIN, n // 2)
-    return Chunk(first, first + n, int(anchors[0]) - params.history + 1, int(anchors[n - 1]) + params.forward + 1)
-
-
-def _metrics_bytes(anchors: Int64, params: WindowParams) -> int:
-    return metrics_layout(len(anchors), int(anchors[-1] - anchors[0]) + params.window_bars, params).size
 
 
 def windows_worth(windows: int) -> int:
@@ -76,12 +84,12 @@ def windows_worth(windows: int) -> int:
     return min(WINDOWS_AT_ONCE_MAX, max(WINDOWS_WORTH_A_CHUNK, -(-windows // PIECES_MIN)))
 
 
-def input_fields(windows: int, bars: int, params: WindowParams) -> list[Field]:
+def input_fields(chunk: Chunk, params: WindowParams) -> list[Field]:
     """What the kernels of windows read."""
     return [
-        Field("bits", (-(-bars // 64) + 1,), np.uint64),
-        Field("points", (bars,), np.int32),
-        Field("anchors", (windows,), np.int64),
+        Field("bits", (-(-chunk.bars // 64) + 1,), np.uint64),
+        Field("points", (chunk.bars,), np.int32),
+        Field("anchors", (0 if chunk.neighbours else chunk.windows,), np.int64),
         *(Field(name, (params.window_bars,), np.float64) for name in "tri"),
         Field("e", (len(tables(1).e),), np.float64),
     ]
@@ -89,21 +97,22 @@ def input_fields(windows: int, bars: int, params: WindowParams) -> list[Field]:
 
 _BY_ROW: Final = {"initial": (3, np.float64), "damped": (3, np.float64), "counts": (3, np.int32)}
 """What the kernels write value by value and a batch wants window by window; and the path."""
-_SINGLE: Final = {
+SINGLE: Final = {
     "lam": np.float64, "potential": np.float64, "settled_at": np.int32, "converged": np.uint8,
     "rupture_collapse": np.uint8, "corrections": np.int32, "ratio": np.float64, "qbsa_collapse": np.uint8,
 }  # fmt: skip
 
 
-def metrics_layout(windows: int, bars: int, params: WindowParams) -> Layout:
+def metrics_layout(chunk: Chunk, params: WindowParams) -> Layout:
     """The memory of a chunk whose metrics all go back."""
+    windows = chunk.windows
     by_row = {**_BY_ROW, "path": (params.path_values, np.float32)}
     return Layout(
-        input_fields(windows, bars, params),
+        input_fields(chunk, params),
         [Field(f"{name}_columns", (width, windows), dtype) for name, (width, dtype) in by_row.items()],
         [
             *(Field(name, (windows, width), dtype) for name, (width, dtype) in by_row.items()),
-            *(Field(name, (windows,), dtype) for name, dtype in _SINGLE.items()),
+            *(Field(name, (windows,), dtype) for name, dtype in SINGLE.items()),
         ],
     )
 
@@ -115,14 +124,21 @@ def fill_inputs(slot: Slot, series: Series, chunk: Chunk) -> None:
     words[: len(packed)] = packed
     words[len(packed) :] = 0
     slot.host("points")[:] = series.points[bars]
-    np.subtract(series.anchors[chunk.first : chunk.end], chunk.from_bar, out=slot.host("anchors"))
+    if not chunk.neighbours:
+        np.subtract(series.anchors[chunk.first : chunk.end], chunk.from_bar, out=slot.host("anchors"))
     table: Tables = tables(params.events)
     for name in "trie":
         slot.host(name)[:] = getattr(table, name)
 
 
+def anchors_of(slot: Slot, chunk: Chunk, params: WindowParams) -> list[Argument]:
+    """anchors, first_anchor and n, as the kernels have them."""
+    listed = None if chunk.neighbours else slot["anchors"]
+    return [listed, np.int64(params.history - 1), np.int64(chunk.windows)]
+
+
 def launch_qfh(
-    slot: Slot, windows: int, params: WindowParams, names: Sequence[str], scales: Sequence[int | None],
+    slot: Slot, chunk: Chunk, params: WindowParams, names: Sequence[str], scales: Sequence[int | None],
     quantised: Sequence[int | None],
 ) -> None:  # fmt: skip
     """names: where initial, damped, counts and path go, "" for a path that is not kept · scales: addresses of library,
@@ -130,9 +146,9 @@ def launch_qfh(
     initial, damped, counts, path = names
     slot.launch(
         "qfh",
-        windows,
+        chunk.windows,
         [
-            slot["bits"], slot["points"], slot["anchors"], np.int64(0), np.int64(windows),
+            slot["bits"], slot["points"], *anchors_of(slot, chunk, params),
             *(np.int32(v) for v in (params.history, params.forward, params.samples, params.hold)),
             np.float64(params.eps),
             *(slot[name] for name in "trie"), *scales, slot[initial], slot[damped], slot["lam"], slot["potential"],
@@ -142,12 +158,12 @@ def launch_qfh(
     )  # fmt: skip
 
 
-def launch_qbsa(slot: Slot, windows: int, params: WindowParams) -> None:
+def launch_qbsa(slot: Slot, chunk: Chunk, params: WindowParams) -> None:
     slot.launch(
         "qbsa",
-        windows,
+        chunk.windows,
         [
-            slot["bits"], slot["anchors"], np.int64(0), np.int64(windows), np.int32(params.history), slot["i"],
+            slot["bits"], *anchors_of(slot, chunk, params), np.int32(params.history), slot["i"],
             slot["corrections"], slot["ratio"], slot["qbsa_collapse"],
         ],
         side=True,
@@ -157,12 +173,12 @@ def launch_qbsa(slot: Slot, windows: int, params: WindowParams) -> None:
 def start_metrics(slot: Slot, series: Series, chunk: Chunk) -> None:
     """Begin a chunk; nothing waits for it."""
     n, params = chunk.windows, series.params
-    slot.lay_out(metrics_layout(n, chunk.bars, params))
+    slot.lay_out(metrics_layout(chunk, params))
     fill_inputs(slot, series, chunk)
     slot.send()
     slot.fork()
-    launch_qbsa(slot, n, params)
-    launch_qfh(slot, n, params, [f"{name}_columns" for name in (*_BY_ROW, "path")], (None,) * 3, (None,) * 2)
+    launch_qbsa(slot, chunk, params)
+    launch_qfh(slot, chunk, params, [f"{name}_columns" for name in (*_BY_ROW, "path")], (None,) * 3, (None,) * 2)
     for name, (width, dtype) in {**_BY_ROW, "path": (params.path_values, np.float32)}.items():
         kernel = f"by_row_{np.dtype(dtype).itemsize}"
         slot.launch(kernel, width * n, [slot[f"{name}_columns"], np.int64(width), np.int64(n), slot[name]])

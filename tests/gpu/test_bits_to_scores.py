@@ -11,6 +11,7 @@ from sep_stream.errors import DependencyError, InputError
 from sep_stream.gpu import GpuEngine, search, windows
 from sep_stream.metrics import WindowParams, compute_metrics
 from sep_stream.scoring import PathLibrary
+from sep_stream.scoring.gate import GateParameters, gate_failures
 from sep_stream.scoring.score import cpu_votes
 from tests.gpu.host_device import HostDevice
 from tests.gpu.test_votes_on_a_device import assert_same
@@ -36,8 +37,7 @@ LIBRARY = library()
 def looked_up(engine: GpuEngine, at: Any, eligible: Any) -> None:
     at, eligible = np.asarray(at, np.int64), np.asarray(eligible, np.int64)
     found = engine.score_windows(BITS, POINTS, ANCHORS, PARAMS, LIBRARY, at, eligible)
-    for name in ("damped", "converged", "rupture_collapse", "qbsa_collapse"):
-        assert getattr(found, name).tobytes() == getattr(METRICS, name).tobytes(), name
+    assert found.gate.tobytes() == gate_failures(METRICS, np.ones(len(ANCHORS)), GateParameters()).tobytes()
     assert_same(found.votes, cpu_votes(LIBRARY, PARAMS.forward, METRICS.path[at], eligible, 32))
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from sep_stream.cli._common import ENGINES
 from sep_stream.errors import ConfigurationError
-from sep_stream.gpu import AutoEngine, GpuEngine, calibration, engine_named, opened
+from sep_stream.gpu import AutoEngine, GpuEngine, calibration, engine_named, offer_engines, opened
 from sep_stream.gpu.calibration import NEVER, Calibration, Timing, calibrated_on, crossover, kept_calibration, measure
+from sep_stream.gpu.cupy_device import gpu_facts
 from sep_stream.metrics import WindowParams, compute_metrics, computed_metrics, engines
 from sep_stream.scoring import score
 from tests.gpu.host_device import HostDevice
@@ -56,18 +56,17 @@ def test_auto_takes_small_batches_to_the_cpu_and_large_ones_to_the_gpu() -> None
         assert device.launches.count("votes") == searches
 
 
-def test_when_the_gpu_fails_auto_goes_on_with_the_cpu_logs_and_counts() -> None:
+def test_when_the_gpu_fails_auto_goes_on_with_the_cpu_logs_and_counts(caplog: pytest.LogCaptureFixture) -> None:
     told: list[None] = []
     device = HostDevice(lost_at=0)
     auto = AutoEngine(GpuEngine(device), of_sizes(1, 1), lambda: told.append(None))
     anchors = np.arange(63, 163)
-    with capture_logs() as logs:
-        for _ in range(3):
-            found, made_by = computed_metrics(BITS, POINTS, anchors, PARAMS, auto)
-            assert made_by == "cpu"
-            assert_same_bits(found, compute_metrics(BITS, POINTS, anchors, PARAMS, "cpu"))
-    assert auto.failures == len(told) == len(logs) == 1, "a device that is lost is not asked again"
-    assert "cudaErrorIllegalAddress" in logs[0]["reason"]
+    for _ in range(3):
+        found, made_by = computed_metrics(BITS, POINTS, anchors, PARAMS, auto)
+        assert made_by == "cpu"
+        assert_same_bits(found, compute_metrics(BITS, POINTS, anchors, PARAMS, "cpu"))
+    assert auto.failures == len(told) == len(caplog.messages) == 1, "a device that is lost is not asked again"
+    assert "cudaErrorIllegalAddress" in caplog.messages[0]
 
 
 def test_after_want_of_memory_auto_tries_again() -> None:
@@ -130,14 +129,33 @@ def test_what_is_offered_under_a_name_is_what_the_name_stands_for() -> None:
     assert computed_metrics(BITS, POINTS, [63, 64], PARAMS)[1] == "cpu"
 
 
-def test_a_gpu_that_is_not_there_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(ConfigurationError, match=r"the cuda engine needs .*--engine cpu"):
-        engine_named("cuda")
+@pytest.fixture
+def without_gpu() -> None:
+    """Skips where there is one."""
+    try:
+        gpu_facts()
+    except ConfigurationError:
+        return
+    pytest.skip("a GPU is there")
 
 
-def test_auto_without_a_gpu_is_the_cpu_engine_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with capture_logs() as logs:
-        assert engine_named("auto") is engines.CPU
-    assert len(logs) == int(opened.extra_is_installed())
+@pytest.mark.usefixtures("offered", "without_gpu")
+def test_a_gpu_that_is_not_there_is_told_with_the_remedy() -> None:
+    offer_engines()
+    for ask in (lambda: engine_named("cuda"), lambda: compute_metrics(BITS, POINTS, [63], PARAMS, "cuda")):
+        with pytest.raises(ConfigurationError, match=r"the cuda engine needs .*--engine cpu"):
+            ask()
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_auto_without_a_gpu_is_the_cpu_engine_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[None] = []
+    assert engine_named("auto", on_failure=lambda: told.append(None)) is engines.CPU
+    assert len(caplog.messages) == len(told) == int(opened.extra_is_installed())
+
+
+@pytest.mark.usefixtures("offered", "without_gpu")
+def test_what_was_never_offered_is_told() -> None:
+    engines._engines.pop("cuda", None)
+    with pytest.raises(ConfigurationError, match=r"sep_stream\.gpu"):
+        compute_metrics(BITS, POINTS, [63], PARAMS, "cuda")
