@@ -56,6 +56,7 @@ _MODULES: Final = {
     "compute_metrics": "metrics",
     "score": "scoring",
 }
+_ENGINE_TAKERS: Final = {"Backtest", "compute_metrics", "score"}
 
 
 def __getattr__(name: str) -> Any:
@@ -64,6 +65,10 @@ def __getattr__(name: str) -> Any:
     from sep_stream.runtime.numba_cache import configure_numba_cache
 
     configure_numba_cache()  # before anything imports Numba
+    if name in _ENGINE_TAKERS:
+        from sep_stream.gpu import offer_engines
+
+        offer_engines()
     value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
 

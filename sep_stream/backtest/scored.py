@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sep_stream.backtest.bars import InstrumentBars
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
-from sep_stream.metrics import MetricsBatch, WindowParams, compute_metrics
+from sep_stream.metrics import Engine, MetricsBatch, WindowParams, compute_metrics
 from sep_stream.scoring import MetricRecords, Model, ScoreCache, Signals, WindowMetrics, score_records
 from sep_stream.settling import SignalRows
 
@@ -72,7 +72,7 @@ def scored(
     model_of: ModelOf,
     symbols: Sequence[str],
     params: WindowParams,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Iterator[Scored]:
     """Signals of the windows that some bars complete, RECORDS_AT_ONCE at a time.
 
@@ -84,12 +84,16 @@ def scored(
     for start in range(0, len(rows), RECORDS_AT_ONCE):
         part = rows[start : start + RECORDS_AT_ONCE]
         records = metric_records(bars, part, model_of, params, engine)
-        signals, own = score_records(records, models, symbols, params, cache), records.own
+        signals, own = score_records(records, models, symbols, params, cache, engine), records.own
         yield Scored(bars, symbols[bars.position], part, own.anchor_time_s, own.available_at_s, signals, ids)
 
 
 def metric_records(
-    bars: InstrumentBars, rows: npt.NDArray[np.int64], model_of: ModelOf, params: WindowParams, engine: str = "auto"
+    bars: InstrumentBars,
+    rows: npt.NDArray[np.int64],
+    model_of: ModelOf,
+    params: WindowParams,
+    engine: str | Engine = "auto",
 ) -> MetricRecords:
     """The windows that bars complete with their metrics, each M1 window with the newest complete M5 and M15 windows."""
     closed = bars.rows[rows]
@@ -120,7 +124,7 @@ def _windows(
     present: npt.NDArray[np.bool_],
     model_of: ModelOf,
     params: WindowParams,
-    engine: str,
+    engine: str | Engine,
 ) -> WindowMetrics:
     """The windows of a timeframe that end at bars `last` (n,) where present; elsewhere rows that mean nothing."""
     n, lane = len(last), bars.lanes[timeframe]

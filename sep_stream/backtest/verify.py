@@ -16,7 +16,7 @@ from sep_stream.market.avro import HEADER_BYTES, Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.events import NULL
 from sep_stream.market.instruments import Instruments
-from sep_stream.metrics import METRICS_VERSION, WindowParams
+from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
 from sep_stream.scoring import Model
 from sep_stream.settling import SettleParameters, Settler, Stake
 
@@ -61,7 +61,7 @@ def models_in_force(history: MarketHistory) -> tuple[str, ...]:
 
 
 def replayed(
-    history: MarketHistory, models: Sequence[Model], params: WindowParams, engine: str = "auto"
+    history: MarketHistory, models: Sequence[Model], params: WindowParams, engine: str | Engine = "auto"
 ) -> Iterator[Scored]:
     """The signals that workers make of a log, under the models that its MODEL events put in force. models: of all
     `models_in_force`"""

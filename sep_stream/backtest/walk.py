@@ -15,6 +15,7 @@ from sep_stream.backtest.scored import ModelOf, Scored, scored
 from sep_stream.errors import InputError
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import DURATION_S
+from sep_stream.metrics import Engine
 from sep_stream.scoring import Model, ModelParameters
 from sep_stream.settling import Settled, SettleParameters, Settler, Stake
 from sep_stream.settling.machine import TRADE_DTYPE
@@ -54,7 +55,7 @@ class Backtest:
     """
 
     def __init__(
-        self, instruments: Instruments, parameters: BacktestParameters, engine: str = "auto", threads: int = 1
+        self, instruments: Instruments, parameters: BacktestParameters, engine: str | Engine = "auto", threads: int = 1
     ) -> None:
         self._instruments, self._parameters, self._engine, self._threads = instruments, parameters, engine, threads
 
@@ -72,7 +73,7 @@ class Backtest:
         models: list[Model] = []
         for fold in folds:
             model = train(series, self._parameters.model, fold.cut_s, self._engine, fold.train_from_s)
-            model = calibrated(model) if self._parameters.calibrate else model
+            model = calibrated(model, self._engine) if self._parameters.calibrate else model
             models = [*models[-1:], model]
             yield self._scored(history, fold, models, settler)
 

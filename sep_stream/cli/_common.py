@@ -25,6 +25,16 @@ _FLAGS = (
     click.option("--log-format", type=click.Choice(["console", "json"])),
 )
 
+ENGINES: Final = ("auto", "reference", "cpu", "cuda")
+
+
+def engine_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--engine, of metrics and scores."""
+    told = "Of metrics and scores; all give the same bits. auto: the GPU for large batches, where there is one."
+    option = click.option("--engine", default="auto", show_default=True, type=click.Choice(ENGINES), help=told)
+    return option(command)
+
+
 _ROLE: Final = {
     "up": ADMIN,
     "topics": ADMIN,

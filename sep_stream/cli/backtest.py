@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sep_stream.cli._common import iso, parse_time, progress, settings_options
+from sep_stream.cli._common import engine_option, iso, parse_time, progress, settings_options
 from sep_stream.errors import InputError
 from sep_stream.market.timeframes import US_PER_S
 from sep_stream.runtime.settings import Settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sep_stream.backtest.bars import MarketHistory
     from sep_stream.backtest.walk import Backtest, BacktestParameters, ScoredFold
     from sep_stream.market.events import EventBatch
+    from sep_stream.metrics import Engine
     from sep_stream.runtime.topology import Topology
     from sep_stream.scoring import Model
     from sep_stream.training.folds import Fold
@@ -126,6 +127,7 @@ Examples:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("backtest"), show_default=True,
               help="Folder of signals.parquet, trades.parquet, summary.json and report.html.")  # fmt: skip
 @click.option("--save-models", is_flag=True, help="Keep each fold's model at models_url.")
+@engine_option
 @click.option("--threads", type=click.IntRange(min=1), help="Instruments scored at once.  [default: one a core]")
 @click.option("--verify-against", metavar="PREFIX",
               help="Compare what workers made of this prefix's events, record by record.")  # fmt: skip
@@ -195,13 +197,23 @@ class _Run:
         out: Path,
     ) -> Any:  # fmt: skip
         from sep_stream.backtest.run import Told, write_run
-        from sep_stream.backtest.walk import Backtest
 
         parameters = self._parameters(options, history, model)
-        tester = Backtest(topology.instruments, parameters, threads=options["threads"] or os.cpu_count() or 1)
+        tester = self._tester(topology, parameters)
         told = Told("Backtest", self._source_words(), trials, options["seed"])
         folds = tester.with_model(history, model) if model else self._walk(tester, history, tester.folds(history))
         return write_run(out, history, folds, parameters, topology.instruments, told, progress)
+
+    def _tester(self, topology: Topology, parameters: BacktestParameters) -> Backtest:
+        from sep_stream.backtest.walk import Backtest
+
+        threads = self.options["threads"] or os.cpu_count() or 1
+        return Backtest(topology.instruments, parameters, self._engine(), threads)
+
+    def _engine(self) -> Engine:
+        from sep_stream.gpu import engine_named
+
+        return engine_named(self.options["engine"], self.settings.gpu_memory_mib)
 
     def _walk(self, tester: Backtest, history: MarketHistory, folds: Sequence[Fold]) -> Iterator[ScoredFold]:
         from sep_stream.backtest.tables import evaluation
@@ -218,16 +230,12 @@ class _Run:
     def check_look_ahead(self) -> None:
         from sep_stream.backtest.bars import before, market_history
         from sep_stream.backtest.look_ahead import check_look_ahead, cut_times
-        from sep_stream.backtest.walk import Backtest
         from sep_stream.convert import MarketDataConverter
         from sep_stream.runtime.topology import Topology
 
         topology, settings = Topology.load(), self.settings
         history = self._tested(topology)
-        tester = Backtest(
-            topology.instruments, self._parameters(self.options, history, None),
-            threads=self.options["threads"] or os.cpu_count() or 1,
-        )  # fmt: skip
+        tester = self._tester(topology, self._parameters(self.options, history, None))
         folds = tester.folds(history)
 
         def compute(cut_s: int | None) -> Iterator[Any]:
@@ -270,7 +278,7 @@ class _Run:
         root = settings.models_root()
         models = [load_model(model_folder(root, model_id)) for model_id in models_in_force(history)]
         expected = Expected(schemas, topology.instruments, self._settle(self.options), self._stake(self.options))
-        for part in replayed(history, models, settings.window_params()):
+        for part in replayed(history, models, settings.window_params(), self._engine()):
             expected.add(part)
         reader = LogReader(settings)
         results = [

@@ -18,6 +18,7 @@ NAMES: Final = (
     "log",
     "cpu_engine",
     "nearest",
+    "gpu",
     "publish",
     "latency",
     "recovery",
@@ -42,8 +43,8 @@ Examples:
 def bench(names: tuple[str, ...], runs: int, seconds: float, as_json: bool) -> None:
     """Measure beside baselines, each on an embedded broker or database of its own where it needs one.
 
-    NAME is one or more of convert, flood, log, cpu_engine, nearest, publish, latency, recovery,
-    backtest, cache, database. Without one, all run: more than an hour. Let nothing else run meanwhile.
+    NAME is one or more of convert, flood, log, cpu_engine, nearest, gpu, publish, latency,
+    recovery, backtest, cache, database. Without one, all run: more than an hour. Let nothing else run meanwhile.
     """
     folder = resource("bench")
     flags = ["--runs", str(runs), "--seconds", str(seconds), *(["--json"] if as_json else [])]

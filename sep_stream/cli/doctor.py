@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from sep_stream.cli._common import settings_options
-from sep_stream.errors import SepError
+from sep_stream.errors import ConfigurationError, SepError
 from sep_stream.runtime.embedded import EmbeddedConnect, EmbeddedPostgres
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.security_folder import SecurityFolder
@@ -80,6 +80,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield Finding("python", sys.version_info[:2] == (3, 12), sys.version.split()[0])
     yield _guarded("resources", lambda: _resources())
     yield _guarded("embedded", _embedded)
+    yield _guarded("gpu", _gpu)
     yield _guarded("data folder", lambda: _data_folder(settings.data_dir))
     if SecurityFolder(settings.data_dir).exists():
         yield _guarded("security", lambda: _security(SecurityFolder(settings.data_dir)))
@@ -132,6 +133,24 @@ def _embedded() -> Finding:
     java, _ = embedded_extra()
     cached = "jars are cached" if jars_are_cached() else "jars will be fetched on first use"
     return Finding("embedded", True, f"Kafka {KAFKA_VERSION}, Java from {java.parent.parent.name}, {cached}")
+
+
+def _gpu() -> Finding:
+    """No GPU is no fault; one that does not work is."""
+    from sep_stream.gpu.calibration import kept_calibration
+    from sep_stream.gpu.cupy_device import EXTRA_REMEDY, extra_is_installed, gpu_facts
+    from sep_stream.gpu.opened import gpu_engine
+    from sep_stream.runtime.jars import cache_folder
+
+    if not extra_is_installed():
+        return Finding("gpu", True, f"not used: everything runs on the CPU; for one, {EXTRA_REMEDY}")
+    try:
+        facts = gpu_facts()
+    except ConfigurationError as error:
+        return Finding("gpu", True, f"not used: {error}")
+    gpu_engine().check()
+    kept = kept_calibration(cache_folder(), str(facts))
+    return Finding("gpu", True, f"{facts}; --engine auto: {kept or 'measures at its first use'}")
 
 
 def _data_folder(folder: Path) -> Finding:

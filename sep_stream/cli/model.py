@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sep_stream.cli._common import iso, parse_time, progress, settings_options
+from sep_stream.cli._common import engine_option, iso, parse_time, progress, settings_options
 from sep_stream.errors import InputError, ModelError
 from sep_stream.runtime.settings import Settings
 
@@ -42,6 +42,7 @@ Examples:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Left out: models_url.")
 @click.option("--instrument", help="Whose prices the file holds.")
 @click.option("--assume-utc", is_flag=True, help="Read times without a zone as UTC.")
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
 def train(
@@ -53,10 +54,12 @@ def train(
     out: Path | None,
     instrument: str | None,
     assume_utc: bool,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Train a model on what was known at a time."""
     from sep_stream.convert import MarketDataConverter
+    from sep_stream.gpu import engine_named
     from sep_stream.runtime.topology import Topology
     from sep_stream.scoring.model import ModelParameters
     from sep_stream.stores.model_store import local_folder, read_manifest, save_model
@@ -64,15 +67,16 @@ def train(
     from sep_stream.training.series import closed_bars
     from sep_stream.training.train import train as train_model
 
+    chosen = engine_named(engine, settings.gpu_memory_mib)
     cut_s, train_from_s = parse_time(until), parse_time(since) if since else None
     topology = Topology.load()
     converter = MarketDataConverter(topology.instruments, settings.convert_parameters())
     series = closed_bars(converter, _events(settings, topology, origin, instrument, assume_utc))
     parameters = ModelParameters(window=settings.window_params(), deadband=settings.deadband)
-    trained = train_model(series, parameters, cut_s, train_from_s=train_from_s)
+    trained = train_model(series, parameters, cut_s, chosen, train_from_s)
     if calibrate:
         progress(f"trained on {sum(map(len, trained.libraries)):,} windows; calibrating")
-        trained = calibrated(trained)
+        trained = calibrated(trained, chosen)
     root = out or local_folder(settings.models_root())
     _show(_summary(read_manifest(save_model(trained, root / trained.model_id))), as_json)
 

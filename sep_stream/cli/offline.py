@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sep_stream.cli._common import engine_option
 from sep_stream.cli._files import Input, input_options
 from sep_stream.cli._sink import out_option, sink
 from sep_stream.market.timeframes import TIMEFRAMES
@@ -64,7 +65,7 @@ Examples:
   sep-stream metrics candles.csv --instrument EUR/USD --timeframe M1 --out metrics.parquet"""
 )
 @_input_options
-@click.option("--engine", default="auto", show_default=True, type=click.Choice(["auto", "reference", "cpu"]))
+@engine_option
 def metrics(
     files: tuple[Path, ...],
     instrument: str,
@@ -79,13 +80,15 @@ def metrics(
 
     FILES as in `sep-stream bars`. The window's lengths are settings (SEP_HISTORY, SEP_FORWARD, …).
     """
+    from sep_stream.gpu import engine_named
     from sep_stream.history.offline import metric_schema
 
     settings = Settings.load(config)
     params = settings.window_params()
+    chosen = engine_named(engine, settings.gpu_memory_mib)
     conversion = Input(files, instrument, format, assume_utc).conversion(settings)
     with sink(out, lambda: metric_schema(params)) as write:
-        for columns in conversion.metric_columns(_chosen(timeframes), params, engine):
+        for columns in conversion.metric_columns(_chosen(timeframes), params, chosen):
             write(columns)
     conversion.report()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
-from sep_stream.cli._common import settings_options
+from sep_stream.cli._common import engine_option, settings_options
 from sep_stream.errors import ConfigurationError, SepError
 from sep_stream.runtime.binding.cpu_list import parse_cpus
 from sep_stream.runtime.settings import Settings
@@ -52,13 +52,7 @@ Examples:
     show_default=True,
     help="The stages to run, separated by commas; beside these: cache, into Redis.",
 )
-@click.option(
-    "--engine",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "reference", "cpu"]),
-    help="Of the metrics.",
-)
+@engine_option
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
@@ -114,6 +108,7 @@ def worker(
 
         bind_process(plan.shares[0])  # before the imports below, of which some start threads
 
+    from sep_stream.gpu.cupy_device import gpu_facts
     from sep_stream.runtime import topics
     from sep_stream.runtime.security_folder import as_role
     from sep_stream.runtime.topology import Topology
@@ -128,6 +123,8 @@ def worker(
         raise click.BadParameter(str(error), param_hint="--stages") from error
     traded = {name: value for name, value in (("trade", trade), ("max_open", max_open)) if value is not None}
     settings = as_role(settings.model_copy(update=traded), names[0] if len(names) == 1 else "worker")
+    if engine == "cuda":
+        gpu_facts()  # said once and now, where there is none
     topics.check(settings, Topology.load(), names)
     schemas_in_force(settings, register=True)  # a registry that does not answer is told before anything long begins
     warm_up(names)

@@ -17,7 +17,7 @@ from sep_stream.convert.state import BAR_DTYPE
 from sep_stream.market.events import REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instrument
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
-from sep_stream.metrics import HORIZON_BARS, WindowParams, compute_metrics
+from sep_stream.metrics import HORIZON_BARS, Engine, WindowParams, compute_metrics
 from sep_stream.sources.files import place_in
 from sep_stream.sources.table import Note
 
@@ -63,7 +63,9 @@ class Conversion:
         for output in self._outputs():
             yield _bar_columns(output.bars[np.isin(output.bars["timeframe"], timeframes)], self.instrument)
 
-    def metric_columns(self, timeframes: Sequence[int], params: WindowParams, engine: str) -> Iterator[Columns]:
+    def metric_columns(
+        self, timeframes: Sequence[int], params: WindowParams, engine: str | Engine
+    ) -> Iterator[Columns]:
         """Columns of the windows of these timeframes, one timeframe after the other, ANCHORS_AT_ONCE at a time.
 
         All bars are read first: a window's outcome lies behind it.
@@ -138,7 +140,7 @@ def bar_schema() -> Any:
 
 
 def _metric_columns(
-    lane: npt.NDArray[np.void], timeframe: int, instrument: Instrument, params: WindowParams, engine: str
+    lane: npt.NDArray[np.void], timeframe: int, instrument: Instrument, params: WindowParams, engine: str | Engine
 ) -> Iterator[Columns]:
     bits, close = lane["bit"].copy(), lane["close"].copy()
     anchors = np.arange(params.history - 1, len(lane) - params.forward, dtype=np.int64)

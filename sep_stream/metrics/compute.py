@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.errors import ConfigurationError, InputError
-from sep_stream.metrics import cpu, reference
+from sep_stream.errors import InputError
 from sep_stream.metrics.batch import MetricsBatch
+from sep_stream.metrics.engines import Engine, engine_of
 from sep_stream.metrics.events import as_bits
 from sep_stream.metrics.params import WindowParams
-
-ENGINES: Final = {"reference": reference.compute, "cpu": cpu.compute, "auto": cpu.compute}
 
 
 def compute_metrics(
@@ -21,24 +17,39 @@ def compute_metrics(
     points: npt.ArrayLike,
     anchors: npt.ArrayLike,
     params: WindowParams,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> MetricsBatch:
     """Metrics of the window at each anchor, in the order of `anchors`. All engines agree to the last bit.
 
     bits: (m,) 0 and 1 · points: (m,) int32, closes in points · anchors: (n,) int64, positions in both, in any order,
     repeated or not: the window of anchor a is bits[a - history + 1 … a + forward] and points[a … a + forward]
-    engine: "reference" (slow), "cpu", or "auto"
+    engine: "reference" (slow), "cpu", "cuda", or "auto": a GPU for large batches, where there is one
 
     Raises InputError where a window leaves the series or the series is malformed, ConfigurationError for an engine
-    that does not exist.
+    that is not there, DependencyError where a GPU fails.
     """
-    if engine not in ENGINES:
-        raise ConfigurationError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    return computed_metrics(bits, points, anchors, params, engine)[0]
+
+
+def computed_metrics(
+    bits: npt.ArrayLike,
+    points: npt.ArrayLike,
+    anchors: npt.ArrayLike,
+    params: WindowParams,
+    engine: str | Engine = "auto",
+) -> tuple[MetricsBatch, str]:
+    """What `compute_metrics` gives, and the name of the engine that was used."""
+    return engine_of(engine).metrics(*checked(bits, points, anchors, params), params)
+
+
+def checked(
+    bits: npt.ArrayLike, points: npt.ArrayLike, anchors: npt.ArrayLike, params: WindowParams
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The series and positions as engines take them. Raises InputError as `compute_metrics` does."""
     series, closes = as_bits(bits), _as_points(points)
     if closes.shape != series.shape:
         raise InputError(f"points: expected one for each of the {len(series)} bits, got {len(closes)}")
-    positions = _as_anchors(anchors, len(series), params)
-    return ENGINES[engine](series, closes, positions, params)
+    return series, closes, _as_anchors(anchors, len(series), params)
 
 
 def _as_points(points: npt.ArrayLike) -> npt.NDArray[np.int32]:

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     ssl_key_password: SecretStr | None = None
     group_instance: str | None = Field(None, description="static member id of a worker's consumer groups")
     fetch_records: int = Field(5_000, ge=1, le=100_000, description="most that a worker takes at once")
+    gpu_memory_mib: int | None = Field(
+        None,
+        ge=1,
+        description="most of a GPU's memory that a process takes; left out: 60 % of what is free at its start",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field("console", pattern="^(console|json)$")
     history: int = Field(64, ge=12, description="bars of a window up to its anchor")

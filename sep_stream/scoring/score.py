@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from sep_stream.metrics.engines import Engine, engine_of
 from sep_stream.scoring.calibration import Calibration
 from sep_stream.scoring.library import PathLibrary, quantise
-from sep_stream.scoring.nearest import Nearest, nearest_blocks
+from sep_stream.scoring.nearest import nearest_blocks
 
 MATCHES: Final = 32
 """Blocks that vote."""
@@ -61,6 +62,40 @@ class ScoreBatch:
         return len(self.p)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """What the matches of q paths say, before anything holds.
+
+    p_up, expected_move, weight: (q,) float64, weight being the sum of the matches' · match_row: (q, 5) int64, -1 where
+    there are fewer · match_cosine: (q, 5) float64, 0 there
+    """
+
+    p_up: npt.NDArray[np.float64]
+    expected_move: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float64]
+    match_row: npt.NDArray[np.int64]
+    match_cosine: npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class VotingEngine(Engine, Protocol):
+    """An engine with a search for nearest paths of its own; for others the CPU's is used."""
+
+    def votes(
+        self,
+        library: PathLibrary,
+        block_rows: int,
+        paths: npt.NDArray[np.float32],
+        eligible: npt.NDArray[np.int64],
+        matches: int,
+    ) -> Votes:
+        """What the `matches` blocks of `block_rows` rows nearest to each path (q, 3K) say.
+
+        eligible: (q,) int64, how many rows, from the first, each path may see. Raises DependencyError where a device
+        fails.
+        """
+
+
 def score(
     library: PathLibrary,
     block_rows: int,
@@ -69,23 +104,31 @@ def score(
     calibration: Calibration = IDENTITY,
     matches: int = MATCHES,
     min_blocks: int = BLOCKS_MIN,
+    engine: str | Engine = "auto",
 ) -> ScoreBatch:
     """Scores of paths (n, 3K) whose windows begin at `window_start_s` (n,), by the blocks of rows nearest to each.
 
     A path sees only rows whose outcome was known when its window began. block_rows: rows that share one vote, the
-    forward length. sep-metrics/1, section 7.
-    """
-    eligible = np.searchsorted(library.outcome_at_s, window_start_s, side="right").astype(np.int64)
-    queries = quantise(paths, library.mu, library.sigma)
-    nearest = nearest_blocks(library.tiles, queries, eligible, block_rows, matches)
-    blocks = -(-eligible // block_rows)
-    p_up, expected_move, weight = _vote(nearest, library.outcome)
+    forward length. engine: as of `compute_metrics`; it changes nothing but the time. sep-metrics/1, section 7.
 
+    Raises ConfigurationError for an engine that is not there, DependencyError where a GPU fails.
+    """
+    chosen = engine_of(engine)
+    eligible = np.searchsorted(library.outcome_at_s, window_start_s, side="right").astype(np.int64)
+    count = chosen.votes if isinstance(chosen, VotingEngine) else cpu_votes
+    return score_of(count(library, block_rows, paths, eligible, matches), -(-eligible // block_rows), calibration,
+                    min_blocks)  # fmt: skip
+
+
+def score_of(
+    votes: Votes, blocks: npt.NDArray[np.int64], calibration: Calibration = IDENTITY, min_blocks: int = BLOCKS_MIN
+) -> ScoreBatch:
+    """The scores that votes make. blocks: (n,) int64, with an eligible row"""
     reason = np.where(
-        blocks < min_blocks, HoldReason.LIBRARY, np.where(weight == 0.0, HoldReason.WEIGHT, HoldReason.NONE)
+        blocks < min_blocks, HoldReason.LIBRARY, np.where(votes.weight == 0.0, HoldReason.WEIGHT, HoldReason.NONE)
     ).astype(np.uint8)
     speaks = reason == HoldReason.NONE
-    p_up = np.where(speaks, p_up, 0.5)
+    p_up = np.where(speaks, votes.p_up, 0.5)
     p = np.where(speaks, calibration.apply(p_up), 0.5)
     return ScoreBatch(
         p_up=p_up,
@@ -93,20 +136,26 @@ def score(
         direction=np.where(p > 0.5, BUY, np.where(p < 0.5, SELL, HOLD)).astype(np.int8),
         reason=reason,
         confidence=np.maximum(p, 1.0 - p),
-        expected_move=np.where(speaks, expected_move, 0.0),
-        match_row=_named(nearest.row, -1),
-        match_cosine=_named(nearest.cosine, 0),
+        expected_move=np.where(speaks, votes.expected_move, 0.0),
+        match_row=votes.match_row,
+        match_cosine=votes.match_cosine,
         blocks=blocks,
     )
 
 
-def _vote(
-    nearest: Nearest, outcome: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """p_up, expected move and the sum of weights of each query."""
-    p_up, expected, weight = (np.zeros(len(nearest.row)) for _ in range(3))
-    _count_votes(nearest.row, nearest.cosine, nearest.count, outcome, p_up, expected, weight)
-    return p_up, expected, weight
+def cpu_votes(
+    library: PathLibrary,
+    block_rows: int,
+    paths: npt.NDArray[np.float32],
+    eligible: npt.NDArray[np.int64],
+    matches: int,
+) -> Votes:
+    """See `VotingEngine.votes`."""
+    queries = quantise(paths, library.mu, library.sigma)
+    nearest = nearest_blocks(library.tiles, queries, eligible, block_rows, matches)
+    p_up, expected, weight = (np.zeros(len(queries)) for _ in range(3))
+    _count_votes(nearest.row, nearest.cosine, nearest.count, library.outcome, p_up, expected, weight)
+    return Votes(p_up, expected, weight, _named(nearest.row, -1), _named(nearest.cosine, 0))
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sep_stream.errors import InputError, ModelError
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
-from sep_stream.metrics import MetricsBatch, WindowParams
+from sep_stream.metrics import Engine, MetricsBatch, WindowParams
 from sep_stream.scoring.gate import gate_failures
 from sep_stream.scoring.ids import signal_id
 from sep_stream.scoring.model import Model
@@ -143,11 +143,12 @@ def score_records(
     symbols: Sequence[str],
     params: WindowParams,
     cache: ScoreCache | None = None,
+    engine: str | Engine = "auto",
 ) -> Signals:
     """The signals of some records, each under the model in force when its window closed.
 
     models, symbols: what `model` and `instrument` are positions in · params: that the metrics were computed with
-    cache: scores that earlier calls left; it changes nothing but the time this takes
+    cache: scores that earlier calls left · engine: as of `score`; neither changes anything but the time this takes
 
     Raises ModelError if a model was made for other windows, InputError if a record contradicts itself.
     """
@@ -155,7 +156,7 @@ def score_records(
     own = np.flatnonzero(records.own.present & (records.own.model >= 0))
     m5, m15 = (_counting(records, timeframe) for timeframe in (1, 2))
     windows = _Windows.of(records, own, m5, m15)
-    scores, ids, position = _score_distinct(windows, models, symbols, cache)
+    scores, ids, position = _score_distinct(windows, models, symbols, cache, engine)
     own_at, m5_at, m15_at = np.split(position, [len(own), len(own) + len(m5)])
     chosen = scores[own_at]
     confirmation = [_by_record(len(records), rows, at)[own] for rows, at in ((m5, m5_at), (m15, m15_at))]
@@ -277,7 +278,7 @@ class _Windows:
 
 
 def _score_distinct(
-    windows: _Windows, models: Sequence[Model], symbols: Sequence[str], cache: ScoreCache | None
+    windows: _Windows, models: Sequence[Model], symbols: Sequence[str], cache: ScoreCache | None, engine: str | Engine
 ) -> tuple[npt.NDArray[np.void], list[str], npt.NDArray[np.int64]]:
     """Each distinct window's score and id, and where each window's own is among them."""
     first, group = windows.distinct()
@@ -291,7 +292,7 @@ def _score_distinct(
             if found is not None:
                 scores[k] = found
                 missing[k] = False
-    _fill_scores(scores, np.flatnonzero(missing), distinct, models, symbols)
+    _fill_scores(scores, np.flatnonzero(missing), distinct, models, symbols, engine)
     if cache is not None:
         for k in np.flatnonzero(missing & (distinct.timeframe > 0)).tolist():
             cache.put(keys[k], scores[k])
@@ -317,13 +318,14 @@ def _fill_scores(
     windows: _Windows,
     models: Sequence[Model],
     symbols: Sequence[str],
+    engine: str | Engine,
 ) -> None:
     """Score the given rows, which are sorted by model and library: all of one library at once."""
     library = np.stack([windows.model[rows], windows.instrument[rows], windows.timeframe[rows]])
     for part in _runs(rows, library):
         k = part[0]
         model, symbol = models[windows.model[k]], symbols[windows.instrument[k]]
-        _score_of_library(scores, part, windows, model, symbol, TIMEFRAMES[windows.timeframe[k]])
+        _score_of_library(scores, part, windows, model, symbol, TIMEFRAMES[windows.timeframe[k]], engine)
     for part in _runs(rows, library[:1]):
         gate = models[windows.model[part[0]]].parameters.gate
         scores["gate"][part] = gate_failures(windows.metrics.take(part), scores["confidence"][part], gate)
@@ -342,6 +344,7 @@ def _score_of_library(
     model: Model,
     symbol: str,
     timeframe: str,
+    engine: str | Engine,
 ) -> None:
     library, p = model.library(symbol, timeframe), model.parameters
     scored = score(
@@ -352,6 +355,7 @@ def _score_of_library(
         model.calibration(symbol, timeframe),
         p.matches,
         p.min_blocks,
+        engine,
     )
     for name in ("direction", "reason", "confidence", "p_up", "expected_move", "match_row", "match_cosine"):
         scores[name][rows] = getattr(scored, name)

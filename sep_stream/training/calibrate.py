@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.market.timeframes import TIMEFRAMES
+from sep_stream.metrics import Engine
 from sep_stream.scoring.calibration import Calibration
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.model import Model, ModelParameters
@@ -22,7 +23,7 @@ KNOTS_MAX: Final = 32
 SCORES_PER_KNOT_MIN: Final = 50
 
 
-def calibrated(model: Model) -> Model:
+def calibrated(model: Model, engine: str | Engine = "auto") -> Model:
     """The same model with tables fitted on scores of its own rows; a library with too few of them keeps the identity.
 
     Each row is scored by the model's own library under the contract's rule: it sees only rows whose outcome was known
@@ -30,7 +31,8 @@ def calibrated(model: Model) -> Model:
     anchor time of the row history - 1 before.
     """
     tables = {
-        (library.symbol, library.timeframe): _calibration(library, model.parameters) for library in model.libraries
+        (library.symbol, library.timeframe): _calibration(library, model.parameters, engine)
+        for library in model.libraries
     }
     return replace(model, calibrations={key: table for key, table in tables.items() if table != IDENTITY})
 
@@ -98,7 +100,7 @@ def _rising(groups: list[_Pool]) -> list[_Pool]:
     return pools
 
 
-def _calibration(library: PathLibrary, parameters: ModelParameters) -> Calibration:
+def _calibration(library: PathLibrary, parameters: ModelParameters, engine: str | Engine) -> Calibration:
     before = parameters.window.history - 1
     rows = _queries(library, parameters, before)
     if len(rows) < SCORED_MIN:
@@ -110,6 +112,7 @@ def _calibration(library: PathLibrary, parameters: ModelParameters) -> Calibrati
         library.anchor_time_s[rows - before],
         matches=parameters.matches,
         min_blocks=parameters.min_blocks,
+        engine=engine,
     )
     speaks = said.reason == HoldReason.NONE
     return fit_calibration(said.p_up[speaks], library.outcome[rows][speaks])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from sep_stream.metrics import Engine
 from sep_stream.scoring.model import Model, ModelParameters
 from sep_stream.training.series import ClosedBars, duration_s_of
 from sep_stream.training.windows import WindowPaths, window_paths
@@ -15,7 +16,7 @@ def train(
     series: Mapping[tuple[str, str], ClosedBars],
     params: ModelParameters,
     cut_s: int,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     train_from_s: int | None = None,
 ) -> Model:
     """The uncalibrated model of every window whose outcome was known at `cut_s`, epoch seconds.

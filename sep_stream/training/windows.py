@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sep_stream.errors import InputError
 from sep_stream.market.timeframes import TIMEFRAMES
-from sep_stream.metrics import WindowParams, compute_metrics
+from sep_stream.metrics import Engine, WindowParams, compute_metrics
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.model import ModelParameters
 from sep_stream.training.series import ClosedBars, duration_s_of
@@ -70,7 +70,7 @@ def window_paths(
     timeframe: str,
     bars: ClosedBars,
     params: ModelParameters,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     paths: npt.NDArray[np.float32] | None = None,
 ) -> WindowPaths:
     """All complete windows of a series.
@@ -103,7 +103,7 @@ def window_paths(
 
 
 def _paths(
-    bars: ClosedBars, anchors: npt.NDArray[np.int64], window: WindowParams, engine: str
+    bars: ClosedBars, anchors: npt.NDArray[np.int64], window: WindowParams, engine: str | Engine
 ) -> npt.NDArray[np.float32]:
     paths = np.empty((len(anchors), window.path_values), np.float32)
     for first in range(0, len(anchors), ANCHORS_AT_ONCE):

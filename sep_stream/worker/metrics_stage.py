@@ -11,7 +11,7 @@ from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.instruments import Instruments
-from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
+from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams, computed_metrics
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.transport import Batch
@@ -30,7 +30,7 @@ class MetricsStage:
         schemas: Schemas,
         instruments: Instruments,
         params: WindowParams,
-        engine: str,
+        engine: str | Engine,
         counters: Counters,
     ) -> None:
         self.topic, self._output, self._dead_letters = topic, output_topic, dead_letters
@@ -58,11 +58,11 @@ class MetricsStage:
 
     def _outputs(self, records: Rows, windows: dict[str, Any], rows: Any) -> Iterator[Outgoing]:
         bits, points, anchors = wire.window_series(windows, self._params)
-        metrics = compute_metrics(bits, points, anchors, self._params, self._engine)
+        metrics, made_by = computed_metrics(bits, points, anchors, self._params, self._engine)
         columns = wire.metrics_columns(windows, metrics, self._params, METRICS_VERSION)
         values = self._metrics.encode(columns, len(rows)).values()
         available_ms = windows["available_at"].tolist()
-        headers = origin(self.topic, self._engine)
+        headers = origin(self.topic, made_by)
         partitions = records.partition[rows].tolist()
         for row, partition, value, timestamp_ms in zip(rows.tolist(), partitions, values, available_ms, strict=True):
             record = records.records[row]

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from mode import CrashingSupervisor
 
 from sep_stream.errors import ConfigurationError, DependencyError, SepError
+from sep_stream.gpu import engine_named
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.settings import Settings
@@ -57,8 +58,9 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
 class Worker:
     """One process of the pipeline, on topics that were checked.
 
-    stages: names in the order of the data · engine: of the metrics · until_caught_up: stop once every stage has
-    handled what its input held, `market.events` as of the start · rebuild_state: don't trust snapshots
+    stages: names in the order of the data · engine: of metrics and scores; a GPU is opened here
+    until_caught_up: stop once every stage has handled what its input held, `market.events` as of the start
+    rebuild_state: don't trust snapshots
     """
 
     def __init__(
@@ -72,6 +74,10 @@ class Worker:
         self.settings, self.stage_names, self.engine = settings, check_stages(stages), engine
         self.until_caught_up, self.rebuild_state = until_caught_up, rebuild_state
         self.counters = Counters()
+        computes = {"metrics", "score"} & set(self.stage_names)
+        self._engine = engine_named(
+            engine if computes else "cpu", settings.gpu_memory_mib, lambda: self.counters.add("gpu_failures")
+        )
         self.topology = Topology.load()
         self.names = {t.name: settings.topic(t.name) for t in self.topology.topics}
         self.schemas = schemas_in_force(settings, register=True)
@@ -201,14 +207,14 @@ class Worker:
         if name == "metrics":
             return MetricsStage(
                 names["windows"], names["metrics"], names["dead.letters"], self.schemas, instruments, params,
-                self.engine, self.counters,
+                self._engine, self.counters,
             )  # fmt: skip
         if name == "score":
             topics = ScoreTopics(
                 names["metrics"], names["signals"], names["signals.latest"], names["patterns"], names["dead.letters"]
             )
             models = LogModels(s, self.schemas, names["models"])
-            return ScoreStage(topics, self.schemas, instruments, params, models, self.counters)
+            return ScoreStage(topics, self.schemas, instruments, params, models, self._engine, self.counters)
         if name == "cache":
             from sep_stream.worker.cache_stage import CacheStage  # Redis's client takes a while to import
 

@@ -15,7 +15,7 @@ from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
-from sep_stream.metrics import METRICS_VERSION, WindowParams
+from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
 from sep_stream.scoring.ids import pattern_id
 from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
@@ -53,12 +53,13 @@ class ScoreStage:
         instruments: Instruments,
         params: WindowParams,
         models: ModelSource,
+        engine: str | Engine,
         counters: Counters,
     ) -> None:
         self.topic = topics.metrics
         self.topics = (self.topic,)
         self._topics, self._instruments, self._params = topics, instruments, params
-        self._models, self._counters = models, counters
+        self._models, self._engine, self._counters = models, engine, counters
         self._symbols = wire.Symbols(instruments)
         self._metrics, self._signal, self._pattern, self._rejected = (
             BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern", "rejected")
@@ -85,7 +86,9 @@ class ScoreStage:
         )
 
     async def _score(self, records: MetricRecords, models: list[Model]) -> Signals:
-        scoring = partial(score_records, records, models, self._instruments.symbols, self._params, self._cache)
+        scoring = partial(
+            score_records, records, models, self._instruments.symbols, self._params, self._cache, self._engine
+        )
         if len(records) < RECORDS_FOR_A_THREAD:
             return scoring()
         return await asyncio.to_thread(scoring)

@@ -38,7 +38,8 @@ def with_option(old: str, new: str) -> tuple[str, ...]:
 def test_nothing_is_fused_flushed_or_approximated(name: str, arch: str) -> None:
     code = ptx(source(name), arch)
     assert f".target {arch}" in code
-    assert DOUBLE.search(code), "no product of doubles: not the code that was meant"
+    if name != "by_row":  # which moves values
+        assert DOUBLE.search(code), "no product of doubles: not the code that was meant"
     assert not FUSED.search(code)
     assert not FLUSHED.search(code)
     assert not APPROXIMATE.search(code)

@@ -125,7 +125,7 @@ def test_only_its_own_bars_make_a_window() -> None:
 def test_auto_is_an_engine_and_an_unknown_one_is_refused() -> None:
     bits, points = series(9, 128)
     assert len(compute_metrics(bits, points, [63], WindowParams(), "auto")) == 1
-    with pytest.raises(ConfigurationError, match=r"reference, cpu, auto, got 'abacus'"):
+    with pytest.raises(ConfigurationError, match=r"reference, cpu, cuda, auto, got 'abacus'"):
         compute_metrics(bits, points, [63], WindowParams(), "abacus")
 
 
