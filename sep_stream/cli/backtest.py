@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +125,7 @@ Examples:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("backtest"), show_default=True,
               help="Folder of signals.parquet, trades.parquet, summary.json and report.html.")  # fmt: skip
 @click.option("--save-models", is_flag=True, help="Keep each fold's model at models_url.")
-@click.option("--threads", type=click.IntRange(min=1), help="Instruments scored at once.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(min=1), help="Instruments scored at once.  [default: one a CPU given]")
 @click.option("--verify-against", metavar="PREFIX",
               help="Compare what workers made of this prefix's events, record by record.")  # fmt: skip
 @click.option("--check-lookahead", is_flag=True, help="Cut the data at random times: no earlier signal may change.")
@@ -196,9 +195,10 @@ class _Run:
     ) -> Any:  # fmt: skip
         from sep_stream.backtest.run import Told, write_run
         from sep_stream.backtest.walk import Backtest
+        from sep_stream.threads import given
 
         parameters = self._parameters(options, history, model)
-        tester = Backtest(topology.instruments, parameters, threads=options["threads"] or os.cpu_count() or 1)
+        tester = Backtest(topology.instruments, parameters, threads=options["threads"] or given())
         told = Told("Backtest", self._source_words(), trials, options["seed"])
         folds = tester.with_model(history, model) if model else self._walk(tester, history, tester.folds(history))
         return write_run(out, history, folds, parameters, topology.instruments, told, progress)
@@ -221,12 +221,13 @@ class _Run:
         from sep_stream.backtest.walk import Backtest
         from sep_stream.convert import MarketDataConverter
         from sep_stream.runtime.topology import Topology
+        from sep_stream.threads import given
 
         topology, settings = Topology.load(), self.settings
         history = self._tested(topology)
         tester = Backtest(
             topology.instruments, self._parameters(self.options, history, None),
-            threads=self.options["threads"] or os.cpu_count() or 1,
+            threads=self.options["threads"] or given(),
         )  # fmt: skip
         folds = tester.folds(history)
 

@@ -67,18 +67,17 @@ def _fill_hc(out: Any, history: int, row: int, t: Any, r: Any, i: Any) -> None:
 
 
 def compute(
-    bits: Any, points: Any, first_anchor: int, count: int, first_row: int, params: WindowParams, shape: Shape,
-    table: Tables, out: Any,
+    bits: Any, points: Any, first_anchor: int, count: int, first_row: int, shape: Shape, hc: Any, table: Tables,
+    out: Any,
 ) -> None:  # fmt: skip
-    """Fill `count` rows of `out` from `first_row` with the windows at the anchors from `first_anchor`."""
-    hc = hc_table(params.history, params.forward)
+    """Fill `count` rows of `out` from `first_row` with the windows at the anchors from `first_anchor`. hc: hc_table"""
+    bars = shape.history + shape.forward
     for done in range(0, count, SEGMENT_WINDOWS):
         size = min(SEGMENT_WINDOWS, count - done)
-        start = first_anchor + done - params.history + 1
-        bars = slice(start, start + size + params.window_bars - 1)
+        start = first_anchor + done - shape.history + 1
+        part = slice(start, start + size + bars - 1)
         _segment(
-            bits[bars], points[bars], size, first_row + done, shape, hc, _row_length(params.window_bars),
-            table.i, table.e, out,
+            bits[part], points[part], size, first_row + done, shape, hc, _row_length(bars), table.i, table.e, out
         )  # fmt: skip
 
 
