@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ Examples:
               help="Folder of signals.parquet, trades.parquet, summary.json and report.html.")  # fmt: skip
 @click.option("--save-models", is_flag=True, help="Keep each fold's model at models_url.")
 @engine_option
-@click.option("--threads", type=click.IntRange(min=1), help="Instruments scored at once.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(min=1), help="Instruments scored at once.  [default: one a CPU given]")
 @click.option("--verify-against", metavar="PREFIX",
               help="Compare what workers made of this prefix's events, record by record.")  # fmt: skip
 @click.option("--check-lookahead", is_flag=True, help="Cut the data at random times: no earlier signal may change.")
@@ -206,9 +205,9 @@ class _Run:
 
     def _tester(self, topology: Topology, parameters: BacktestParameters) -> Backtest:
         from sep_stream.backtest.walk import Backtest
+        from sep_stream.threads import given
 
-        threads = self.options["threads"] or os.cpu_count() or 1
-        return Backtest(topology.instruments, parameters, self._engine(), threads)
+        return Backtest(topology.instruments, parameters, self._engine(), self.options["threads"] or given())
 
     def _engine(self) -> Engine:
         from sep_stream.gpu import engine_named

@@ -1,8 +1,9 @@
-"""The CPU engine: stretches of neighbouring anchors by lanes, the rest one by one."""
+"""The CPU engine: stretches of neighbouring anchors by lanes, the rest one by one; large batches by several threads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -13,9 +14,13 @@ from sep_stream.metrics.batch import MetricsBatch
 from sep_stream.metrics.columns import columns_of, shape_of
 from sep_stream.metrics.params import WindowParams
 from sep_stream.metrics.tables import tables
+from sep_stream.threads import part_count, run_parts
 
 RUN_MIN: Final = 64
 """Shortest stretch worth a block of lanes: a block costs as much as this many single windows, whatever is in it."""
+
+PART_WINDOWS_MIN: Final = 4096
+"""Fewest windows worth a thread of their own: a millisecond's work. A worker's fetch stays on the thread that asks."""
 
 
 def compute(
@@ -39,13 +44,21 @@ def _compute_sorted(
 ) -> MetricsBatch:
     batch = MetricsBatch.zeros(len(anchors), params.samples)
     shape, out, table = shape_of(params), columns_of(batch), tables(params.events)
-    single = np.ones(len(anchors), np.bool_)
-    if cpu_lanes.table_bytes(params) <= cpu_lanes.TABLE_BYTES_MAX:
-        for first, end in long_runs(anchors):
+    by_lanes = cpu_lanes.table_bytes(params) <= cpu_lanes.TABLE_BYTES_MAX
+    hc = cpu_lanes.hc_table(params.history, params.forward) if by_lanes else None
+
+    def fill(part: tuple[int, int]) -> None:
+        start, stop = part
+        single = np.ones(stop - start, np.bool_)
+        for first, end in long_runs(anchors[start:stop]) if by_lanes else ():
             single[first:end] = False
-            cpu_lanes.compute(bits, points, int(anchors[first]), end - first, first, params, shape, table, out)
-    rows = np.flatnonzero(single)
-    cpu_scalar.compute(bits, points, anchors[rows], rows, shape, table, out)
+            at = start + first
+            cpu_lanes.compute(bits, points, int(anchors[at]), end - first, at, shape, hc, table, out)
+        rows = start + np.flatnonzero(single)
+        cpu_scalar.compute(bits, points, anchors[rows], rows, shape, table, out)
+
+    n, count = len(anchors), part_count(len(anchors), PART_WINDOWS_MIN)
+    run_parts(fill, list(pairwise(k * n // count for k in range(count + 1))))
     return batch
 
 

@@ -9,6 +9,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from sep_stream.threads import part_count, run_parts
+
 TILE_ROWS: Final = 256
 """Rows whose bounds are taken together: what is needed of them, and the bounds, stay in the first-level cache."""
 BASIS_MAX: Final = 11
@@ -27,6 +29,8 @@ _ROWS_AT_ONCE_MAX: Final = 131_072
 _SAMPLE_ROWS: Final = 8_192
 """The basis is made of so many rows; any basis gives the same result, a worse one later."""
 _CHUNK_ROWS: Final = 65_536
+_PART_ROW_QUERIES_MIN: Final = 1 << 20
+"""Fewest rows times queries worth a thread of their own: a millisecond's work."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +96,19 @@ def nearest_blocks(
     norm = squared_norms(queries)
     bounds = _bounds(queries, norm, tiles.basis)
     few = seen <= _ROWS_AT_ONCE_MAX
-    for search, chosen in ((_search_at_once, np.flatnonzero(few)), (_search_by_tile, np.flatnonzero(~few))):
-        if len(chosen):
-            search(
-                tiles.values, tiles.norm, tiles.bounds, tiles.outside, queries[chosen], norm[chosen], bounds[chosen],
-                seen[chosen], block_rows, k, chosen, row, cosine, count,
-            )  # fmt: skip
+
+    def search(part: tuple[Any, npt.NDArray[np.int64]]) -> None:
+        compiled, chosen = part
+        compiled(
+            tiles.values, tiles.norm, tiles.bounds, tiles.outside, queries[chosen], norm[chosen], bounds[chosen],
+            seen[chosen], block_rows, k, chosen, row, cosine, count,
+        )  # fmt: skip
+
+    for compiled, chosen in ((_search_at_once, np.flatnonzero(few)), (_search_by_tile, np.flatnonzero(~few))):
+        passes = -(-len(chosen) // _QUERIES_PER_PASS)
+        parts = min(passes, part_count(int(seen[chosen].sum()), _PART_ROW_QUERIES_MIN))
+        # Neighbours see about as many rows, so dealing them out gives each thread as much to do.
+        run_parts(search, [(compiled, chosen[part::parts]) for part in range(parts)])
     return Nearest(row, cosine, count)
 
 

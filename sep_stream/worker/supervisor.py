@@ -16,6 +16,8 @@ import structlog
 
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.binding.cpu_list import format_cpus
+from sep_stream.runtime.binding.plan import thread_environment
+from sep_stream.threads import given
 
 if TYPE_CHECKING:
     from sep_stream.runtime.binding.plan import Share
@@ -45,7 +47,7 @@ class _Child:
 class Supervisor:
     """Runs `command` of sep-stream N times, each with a group instance of its own, so that a restarted child takes up
     its old partitions without a rebalance. environment: settings for the children, beside this process's own · shares:
-    what each child binds itself to; none: they are not bound."""
+    what each child binds itself to; none: they are not bound, and share out this process's threads."""
 
     command: Sequence[str]
     processes: int
@@ -98,10 +100,11 @@ class Supervisor:
     def _start(self, child: _Child, now_s: float) -> None:
         instance = f"{socket.gethostname()}-{os.getpid()}-{child.slot}"
         share = self.shares[child.slot] if self.shares else None
+        pools = share.environment() if share else thread_environment(max(1, given() // self.processes))
         child.process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", *self.command, *(bind_flags(share) if share else ())],
             env={
-                **(share.environment() if share else {}), **os.environ, **self.environment,
+                **pools, **os.environ, **self.environment,
                 "SEP_GROUP_INSTANCE": instance,
             },
         )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from unittest.mock import patch
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sep_stream import threads
 from sep_stream.errors import ConfigurationError, InputError
 from sep_stream.metrics import MetricsBatch, WindowParams, compute_metrics, cpu, cpu_lanes
 
@@ -70,6 +72,39 @@ def test_cpu_equals_reference_on_any_list_of_anchors(params: WindowParams, seed:
     with patch.object(cpu, "RUN_MIN", 8):
         fast = compute_metrics(bits, points, anchors, params, "cpu")
     assert_same_bits(fast, compute_metrics(bits, points, anchors, params, "reference"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(window_params(), st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 80), st.data())
+def test_any_number_of_threads_gives_the_same_bits(
+    params: WindowParams, seed: int, count: int, part_min: int, data: st.DataObject
+) -> None:
+    """Batches around the sizes at which they are cut, of stretches that the cuts part anywhere."""
+    n = count * part_min + data.draw(st.integers(-2, 2))
+    gaps = data.draw(st.lists(st.integers(0, n), max_size=4))
+    anchors = params.history - 1 + np.arange(n) + np.searchsorted(np.sort(gaps), np.arange(n), side="right")
+    bits, points = series(seed, params.window_bars + n + len(gaps))
+    with patch.object(cpu, "RUN_MIN", 8), patch.object(cpu, "PART_WINDOWS_MIN", part_min):
+        with patch.object(threads, "given", lambda: 1):
+            expected = compute_metrics(bits, points, anchors, params, "cpu")
+        with patch.object(threads, "given", lambda: count):
+            assert_same_bits(compute_metrics(bits, points, anchors, params, "cpu"), expected)
+
+
+def test_callers_that_compute_at_once_get_their_own_windows() -> None:
+    params = WindowParams(history=17, forward=6, samples=3)
+    n = 3 * cpu.PART_WINDOWS_MIN + 5
+    anchors = params.history - 1 + np.arange(n)
+    markets = [series(seed, params.window_bars + n - 1) for seed in range(6)]
+
+    def compute(market: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]) -> MetricsBatch:
+        return compute_metrics(*market, anchors, params, "cpu")
+
+    with patch.object(threads, "given", lambda: 1):
+        expected = [compute(market) for market in markets]
+    with patch.object(threads, "given", lambda: 3), ThreadPoolExecutor(len(markets)) as callers:
+        for found, alone in zip(callers.map(compute, markets), expected, strict=True):
+            assert_same_bits(found, alone)
 
 
 def test_cpu_equals_reference_across_segments_and_blocks() -> None:

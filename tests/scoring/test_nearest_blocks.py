@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sep_stream import threads
 from sep_stream.scoring import nearest
 from sep_stream.scoring.nearest import TILE_ROWS, Tiles, nearest_blocks
 
@@ -84,6 +85,33 @@ def test_equals_a_full_sort_whatever_the_bounds_are_made_of(monkeypatch: pytest.
     rows[7::50] = 0
     queries = np.vstack([rows[::173], np.zeros((1, 48), np.int8)])
     assert_as_sorted(rows, queries, [1200 - 31 * j for j in range(len(queries))], 20, 32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(2, 8),
+    queries_n=st.integers(0, 40),
+    part_min=st.integers(1, 5_000),
+    rows_at_once_max=st.sampled_from([-1, 300, 600]),
+)
+def test_any_number_of_threads_finds_the_same(
+    seed: int, count: int, queries_n: int, part_min: int, rows_at_once_max: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = 2 * TILE_ROWS + 30
+    rows = np.clip(np.rint(rng.normal(size=(n, 9)) * 3), -127, 127).astype(np.int8)
+    queries, eligible = rows[rng.integers(0, n, queries_n)], np.sort(rng.integers(0, n + 1, queries_n))
+    tiles = Tiles.of(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "_ROWS_AT_ONCE_MAX", rows_at_once_max)
+        patch.setattr(nearest, "_PART_ROW_QUERIES_MIN", part_min)
+        patch.setattr(threads, "given", lambda: 1)
+        expected = nearest_blocks(tiles, queries, eligible, 7, 32)
+        patch.setattr(threads, "given", lambda: count)
+        found = nearest_blocks(tiles, queries, eligible, 7, 32)
+    for name in ("row", "cosine", "count"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 48))

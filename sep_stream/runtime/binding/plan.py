@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from sep_stream.runtime.binding.machine import Core, Machine
 
 
+def thread_environment(threads: int) -> dict[str, str]:
+    """What tells the libraries their number of threads; they read it when they are imported."""
+    return dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), str(threads))
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one process gets. nodes: the NUMA nodes of its cores · threads: how many a pool of its threads may have"""
@@ -17,8 +22,7 @@ class Share:
     threads: int
 
     def environment(self) -> dict[str, str]:
-        """What tells the libraries their number of threads; they read it when they are imported."""
-        return dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), str(self.threads))
+        return thread_environment(self.threads)
 
 
 @dataclass(frozen=True, slots=True)
