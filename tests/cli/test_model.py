@@ -93,7 +93,7 @@ def test_train_calibrates_unless_told_not_to(candles: Path, tmp_path: Path, monk
     assert not plain["calibrated"]
     asked: list[Model] = []
 
-    def calibrated(model: Model) -> Model:
+    def calibrated(model: Model, engine: object) -> Model:
         asked.append(model)
         return Model(
             model.parameters, model.training_cut_s, model.libraries, {("EUR/USD", "M1"): Calibration((0.5,), (0.5,))}
