@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
+from sep_stream import threads
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.events import EventBatch
 from sep_stream.runtime import garbage_collector, topics
@@ -34,6 +36,8 @@ SYMBOLS: Final = ("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD", "USD/CAD", "NZD/US
 PER_MINUTE: Final = 20
 EVENTS_A_DAY: Final = 1440 * PER_MINUTE * len(SYMBOLS)
 """Before the minutes that the synthetic market leaves out."""
+SCALING_MIN: Final = 0.85
+"""Near-linear: what each thread adds, of what one alone does."""
 TOPOLOGY: Final = Topology.load()
 SCHEMAS: Final = load_schemas(resource("schemas") / "avro")
 BASELINES: Final = Path(__file__).resolve().parent / "baselines"
@@ -124,6 +128,13 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
+
+
+@contextmanager
+def computing_on(count: int) -> Iterator[None]:
+    """Large batches are computed by so many threads."""
+    with patch.object(threads, "given", lambda: count):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""The CPU engine beside a scalar Numba loop of the same contract, one thread: `python bench/cpu_engine.py`.
+"""The CPU engine beside a scalar Numba loop of the same contract, one thread, and with all threads beside one:
+`python bench/cpu_engine.py`.
 
 Contiguous windows of a seeded random series; the outputs are compared to the last bit.
 """
@@ -12,11 +13,12 @@ from dataclasses import fields
 from typing import Final
 
 import numpy as np
-from _bench import SEED, Figure, main
+from _bench import SCALING_MIN, SEED, Figure, computing_on, main
 
 from sep_stream.metrics import MetricsBatch, WindowParams, compute_metrics, cpu_scalar
 from sep_stream.metrics.columns import columns_of, shape_of
 from sep_stream.metrics.tables import tables
+from sep_stream.threads import given
 
 WINDOWS: Final = 200_000
 
@@ -35,12 +37,19 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
         assert getattr(found, field.name).tobytes() == getattr(expected, field.name).tobytes(), field.name
 
     scalar: list[float] = []
-    lanes: list[float] = []
+    one: list[float] = []
+    every: list[float] = []
     for _ in range(arguments.runs):
         scalar.append(us_per_window(lambda: scalar_loop(bits, points, anchors, params), arguments.seconds))
-        lanes.append(us_per_window(lambda: compute_metrics(bits, points, anchors, params, "cpu"), arguments.seconds))
-    yield Figure.times("CPU engine, contiguous anchors, one core", "µs per window", lanes, "scalar Numba loop", scalar,
+        for count, taken in ((1, one), (given(), every)):
+            with computing_on(count):
+                taken.append(
+                    us_per_window(lambda: compute_metrics(bits, points, anchors, params, "cpu"), arguments.seconds)
+                )
+    yield Figure.times("CPU engine, contiguous anchors, one core", "µs per window", one, "scalar Numba loop", scalar,
                        "<= 0.20 µs, >= 4x")  # fmt: skip
+    yield Figure.times(f"CPU engine, {given()} threads", "µs per window", every, "one thread", one,
+                       f">= {SCALING_MIN * given():.1f}x")  # fmt: skip
 
 
 def scalar_loop(bits: np.ndarray, points: np.ndarray, anchors: np.ndarray, params: WindowParams) -> MetricsBatch:

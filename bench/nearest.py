@@ -1,7 +1,8 @@
 """Nearest paths in a library of a million rows for 64 queries, beside numpy's bare product: `python bench/nearest.py`.
 
 Ours is the exact search of the contract: the best row of each block of 64, then the best 32 blocks, in integers. The
-baseline is one float32 matrix product of the same shape and nothing after it. One thread each.
+baseline is one float32 matrix product of the same shape and nothing after it. One thread each; then ours with all
+threads beside one.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM
 
 import numpy as np
 import numpy.typing as npt
-from _bench import SEED, TOPOLOGY, Figure, main, note
+from _bench import SCALING_MIN, SEED, TOPOLOGY, Figure, computing_on, main, note
 
 from sep_stream.convert import MarketDataConverter
 from sep_stream.scoring.library import quantise
 from sep_stream.scoring.model import ModelParameters
 from sep_stream.scoring.nearest import Tiles, nearest_blocks
 from sep_stream.sources.synthetic import synthetic_candles
+from sep_stream.threads import given
 from sep_stream.training.series import closed_bars
 from sep_stream.training.train import train
 
@@ -42,12 +44,22 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     tiles, queries = Tiles.of(rows), rows[rng.integers(0, ROWS, QUERIES)]
     eligible = np.full(QUERIES, ROWS, np.int64)
     left, right = queries.astype(np.float32), np.ascontiguousarray(rows.astype(np.float32).T)
-    ours: list[float] = []
+    one: list[float] = []
+    every: list[float] = []
     bare: list[float] = []
     for _ in range(arguments.runs):
-        ours.append(ms(lambda: nearest_blocks(tiles, queries, eligible, BLOCK_ROWS, MATCHES), arguments.seconds))
+        for count, taken in ((1, one), (given(), every)):
+            with computing_on(count):
+                taken.append(
+                    ms(lambda: nearest_blocks(tiles, queries, eligible, BLOCK_ROWS, MATCHES), arguments.seconds)
+                )
         bare.append(ms(lambda: left @ right, arguments.seconds))
-    yield Figure.times("nearest paths, 1 M rows, 64 queries", "ms", ours, "numpy float32 product", bare, ">= 1x")
+    yield Figure.times("nearest paths, 1 M rows, 64 queries", "ms", one, "numpy float32 product", bare, ">= 1x")
+    rate = ROWS * QUERIES / statistics.median(one) / 1e6
+    yield Figure("the same, one core", "G row·queries/s", rate, target=">= 0.8")
+    yield Figure.times(
+        f"the same, {given()} threads", "ms", every, "one thread", one, f">= {SCALING_MIN * given():.1f}x"
+    )
 
 
 def library_rows() -> npt.NDArray[np.int8]:

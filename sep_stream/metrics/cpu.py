@@ -16,7 +16,7 @@ from sep_stream.metrics.params import WindowParams
 from sep_stream.metrics.tables import tables
 from sep_stream.threads import part_count, run_parts
 
-RUN_MIN: Final = 64
+RUN_MIN: Final = 32
 """Shortest stretch worth a block of lanes: a block costs as much as this many single windows, whatever is in it."""
 
 PART_WINDOWS_MIN: Final = 4096
@@ -42,7 +42,7 @@ def _compute_sorted(
     anchors: npt.NDArray[np.int64],
     params: WindowParams,
 ) -> MetricsBatch:
-    batch = MetricsBatch.zeros(len(anchors), params.samples)
+    batch = MetricsBatch.empty(len(anchors), params.samples)
     shape, out, table = shape_of(params), columns_of(batch), tables(params.events)
     by_lanes = cpu_lanes.table_bytes(params) <= cpu_lanes.TABLE_BYTES_MAX
     hc = cpu_lanes.hc_table(params.history, params.forward) if by_lanes else None

@@ -13,10 +13,12 @@ from tests.cli.commands import run
 def test_a_figure_comes_with_its_baseline_and_their_ratio(tmp_path: Path) -> None:
     code, out, err = run("bench", "cpu_engine", "--runs", 1, "--seconds", 1, "--json", cwd=tmp_path)
     assert code == 0, err
-    [figure] = map(json.loads, out.splitlines())
-    assert figure["what"] == "CPU engine, contiguous anchors, one core"
-    assert figure["against"] == "scalar Numba loop"
-    assert figure["ratio"] == pytest.approx(figure["baseline"] / figure["ours"])
+    one_core, scaling = map(json.loads, out.splitlines())
+    assert one_core["what"] == "CPU engine, contiguous anchors, one core"
+    assert (one_core["against"], scaling["against"]) == ("scalar Numba loop", "one thread")
+    assert scaling["baseline"] == one_core["ours"]
+    for figure in (one_core, scaling):
+        assert figure["ratio"] == pytest.approx(figure["baseline"] / figure["ours"])
 
 
 def test_an_unknown_one_is_wrong_usage(tmp_path: Path) -> None:
