@@ -63,10 +63,13 @@ class RecordBatch:
 
 class LogReader:
     """Bulk reads with read_committed isolation. Raises DependencyError when the broker does not answer in time and
-    InputError for a topic that is not there."""
+    InputError for a topic that is not there.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    patience_s: how long the broker may stay silent; by default REQUEST_TIMEOUT_S, and in a read SILENCE_S_MAX
+    """
+
+    def __init__(self, settings: Settings, patience_s: float | None = None) -> None:
+        self._settings, self._patience_s = settings, patience_s
         self._reader_group = settings.prefix + READER_GROUP
         self._askers: dict[str, Asker] = {}
 
@@ -107,7 +110,8 @@ class LogReader:
             self._askers[group] = Asker(self._settings, Consumer, **self._config(**{"group.id": group}))
         asker = self._askers[group]
         try:
-            return asker.ask(lambda left_s: request(asker.client, left_s), REQUEST_TIMEOUT_S, about)
+            patience_s = self._patience_s or REQUEST_TIMEOUT_S
+            return asker.ask(lambda left_s: request(asker.client, left_s), patience_s, about)
         except KafkaException as error:
             raise self._unavailable(error) from error
 
@@ -141,7 +145,7 @@ class LogReader:
         return LogFollower(consumer, self._settings)
 
     def _until(self, consumer: Consumer, tp: TopicPartition, stop: int, records_max: int) -> Iterator[RecordBatch]:
-        heard_s = time.monotonic()
+        heard_s, patience_s = time.monotonic(), self._patience_s or SILENCE_S_MAX
         while True:
             messages = _fetch(consumer, records_max)
             errors = _errors(messages)
@@ -162,9 +166,9 @@ class LogReader:
             _raise_fatal(errors, self._settings)
             if messages:
                 heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > SILENCE_S_MAX:
+            elif time.monotonic() - heard_s > patience_s:
                 raise DependencyError(
-                    f"{tp.topic}/{tp.partition}: nothing arrived for {SILENCE_S_MAX:.0f} s at offset {position}, "
+                    f"{tp.topic}/{tp.partition}: nothing arrived for {patience_s:.0f} s at offset {position}, "
                     f"before {stop}; is the broker at {self._address()} up?"
                 )
 

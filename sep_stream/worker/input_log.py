@@ -9,10 +9,11 @@ from sep_stream.runtime.settings import Settings
 
 
 class KafkaInputLog:
-    """A stage's input and state topics on the broker."""
+    """A stage's input and state topics on the broker. patience_s: how long the broker may stay silent"""
 
-    def __init__(self, settings: Settings, topic: str, state_topic: str, group: str) -> None:
-        self._reader, self._topic, self._state_topic, self._group = LogReader(settings), topic, state_topic, group
+    def __init__(self, settings: Settings, topic: str, state_topic: str, group: str, patience_s: float) -> None:
+        self._reader, self._topic, self._state_topic = LogReader(settings, patience_s), topic, state_topic
+        self._group = group
 
     def snapshots(self, partition: int) -> list[tuple[int, bytes | None]]:
         low, high = self._reader.watermarks(self._state_topic, partition)

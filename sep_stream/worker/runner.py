@@ -199,7 +199,7 @@ class Worker:
                 instruments,
                 s.convert_parameters(),
                 s.partitions,
-                KafkaInputLog(s, names["market.events"], names["convert.state"], s.prefix + name),
+                self._input_log(name, names["market.events"], names["convert.state"]),
                 is_current,
                 self.counters,
                 self.rebuild_state,
@@ -227,11 +227,16 @@ class Worker:
             instruments,
             s.settle_parameters(),
             s.stake(),
-            KafkaInputLog(s, names["signals"], names["settle.state"], s.prefix + name),
+            self._input_log(name, names["signals"], names["settle.state"]),
             is_current,
             self.counters,
             self.rebuild_state,
         )
+
+    def _input_log(self, stage: str, topic: str, state_topic: str) -> KafkaInputLog:
+        """As patient as the worker itself: a state may have to be recovered while the broker is away."""
+        group = self.settings.prefix + stage
+        return KafkaInputLog(self.settings, topic, state_topic, group, BROKER_SILENCE_S_MAX)
 
     async def _watch_broker(self, outbox: Outbox, brokers: str) -> None:
         """Raises DependencyError once the broker has been silent for too long.
