@@ -6,15 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.convert import ConvertOutput, ConvertParameters, pack_bits, unpack_bits
+from sep_stream.convert import ConvertOutput, ConvertParameters, unpack_bits
+from sep_stream.convert.encodings import WORD_BITS
 from sep_stream.market.bulk_avro import Decoded, VarColumn
 from sep_stream.market.events import NULL, Reason
 from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
 from sep_stream.metrics import MetricsBatch, WindowParams
+from sep_stream.metrics.columns import columns_of
 from sep_stream.scoring.gate import GATE_REASONS
 from sep_stream.scoring.ids import pattern_id, signal_id, trade_id
 from sep_stream.scoring.signals import MetricRecords, Signals, WindowMetrics
@@ -30,7 +33,8 @@ _SETTLED_BY: Final = (
     "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread",
 )  # fmt: skip
 """What of a signal makes trades."""
-_CONFIRMATIONS: Final = ((1, "m5"), (2, "m15"))
+_PREFIXES: Final = ("", "m5.", "m15.")
+"""Of the fields of a record's own window, and of the newest ones of the longer timeframes beside it."""
 _GATE_FAILED: Final = VarColumn.from_list(
     [
         json.dumps([reason for bit, reason in enumerate(GATE_REASONS) if mask >> bit & 1]).encode()
@@ -38,10 +42,18 @@ _GATE_FAILED: Final = VarColumn.from_list(
     ]
 )
 """By mask, the reasons as JSON."""
+_REASONS: Final = VarColumn.from_list([None, b"library", b"weight"])
+"""By HoldReason."""
+_OK, _PARAMETERS = int(Reason.OK), int(Reason.PARAMETERS)
+_UNKNOWN_INSTRUMENT, _MALFORMED = int(Reason.UNKNOWN_INSTRUMENT), int(Reason.MALFORMED)
+_TIMEFRAMES, _DIRECTIONS = len(DURATION_S), len(_DIRECTION_SYMBOL)
+_TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def take(columns: Mapping[str, Any], rows: npt.NDArray[np.intp]) -> Columns:
-    """The rows of decoded columns."""
+    """The rows, rising, of decoded columns."""
+    if len(rows) == len(next(iter(columns.values()))):
+        return dict(columns)
     return {name: _rows(column, rows) for name, column in columns.items()}
 
 
@@ -63,27 +75,43 @@ class Symbols:
         return found[codes]
 
 
+_BAR_LONGS: Final = ("timeframe", "open_time", "index", "open", "high", "low", "close", "spread")
+
+
 def bar_columns(bars: npt.NDArray[np.void], instruments: Instruments, symbols: Symbols) -> Columns:
-    tick = instruments.tick_units[bars["instrument"]]
+    """Columns of `bar`."""
+    longs = np.empty((len(_BAR_LONGS) + 2, len(bars)), np.int64)
+    _fill_bars(bars, instruments.tick_units, longs)
     return {
         "instrument": symbols.column(bars["instrument"]),
-        "timeframe": bars["timeframe"].astype(np.int64),
-        "open_time": bars["open_time_s"] * MS_PER_S,
-        "index": bars["index"],
-        **{name: bars[name] * tick for name in ("open", "high", "low", "close")},
-        "volume": _volume(bars["volume_units"], bars["volume_nanos"]),
-        "spread": _spread(bars["spread"], tick),
+        **dict(zip(_BAR_LONGS, longs, strict=False)),
+        "volume": longs[len(_BAR_LONGS) :].T,
     }
 
 
-def _volume(units: npt.NDArray[np.int64], nanos: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(n, 2) int64: high and low half of units * 10^9 + nanos as a 128-bit integer."""
-    halves = np.zeros((len(units), 2), np.int64)
-    fits = units < 2**63 // UNITS_PER_ONE - 1
-    halves[:, 1] = np.where(fits, units, 0) * UNITS_PER_ONE + nanos
-    for row in np.flatnonzero(~fits):
-        halves[row] = _halves(int(units[row]) * UNITS_PER_ONE + int(nanos[row]))
-    return halves
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _fill_bars(bars: Any, tick_units: Any, out: Any) -> None:
+    for k in range(len(bars)):
+        bar = bars[k]
+        tick = tick_units[bar.instrument]
+        out[0, k], out[1, k], out[2, k] = bar.timeframe, bar.open_time_s * MS_PER_S, bar.index
+        out[3, k], out[4, k], out[5, k], out[6, k] = bar.open * tick, bar.high * tick, bar.low * tick, bar.close * tick
+        out[7, k] = bar.spread * tick if bar.spread >= 0 else NULL
+        # units * 10^9 + nanos in 128 bits, from the halves of the units
+        low = (bar.volume_units & 0xFFFFFFFF) * UNITS_PER_ONE + bar.volume_nanos
+        high = (bar.volume_units >> 32) * UNITS_PER_ONE + (low >> 32)
+        out[8, k], out[9, k] = high >> 32, (high << 32) | (low & 0xFFFFFFFF)
+
+
+def price_columns(prices: npt.NDArray[np.void], instruments: Instruments, symbols: Symbols) -> Columns:
+    """Columns of `latest_price` for PRICE_DTYPE rows."""
+    tick = instruments.tick_units[prices["instrument"]]
+    return {
+        "instrument": symbols.column(prices["instrument"]),
+        "event_time": prices["time_us"],
+        "price": prices["price"] * tick,
+        **{side: np.where(prices[side] == NULL, NULL, prices[side] * tick) for side in ("bid", "ask")},
+    }
 
 
 def _halves(value: int) -> tuple[int, Any]:
@@ -91,68 +119,99 @@ def _halves(value: int) -> tuple[int, Any]:
     return value >> 64, np.array(value & (2**64 - 1), np.uint64).astype(np.int64)
 
 
-def _spread(points: npt.NDArray[np.int64], tick: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.where(points < 0, NULL, points * tick)
+_WINDOW_LONGS: Final = (
+    "timeframe", "history", "forward", "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread",
+    *(f"{prefix}{name}" for prefix in _PREFIXES for name in ("anchor_time", "start_time", "available_at")),
+)  # fmt: skip
 
 
 def window_columns(
     output: ConvertOutput, parameters: ConvertParameters, instruments: Instruments, symbols: Symbols
 ) -> Columns:
-    bars, windows = output.bars[output.windows["bar"]], output.windows
-    n, tick = len(bars), instruments.tick_units[bars["instrument"]]
-    present = {name: windows[name] >= 0 for _, name in _CONFIRMATIONS}
-    # An absent window takes the place of the record's own: its columns are not written.
-    anchors = [
-        windows["anchor"],
-        *(np.where(there, windows[name], windows["anchor"]) for name, there in present.items()),
-    ]
-    timeframes = [bars["timeframe"], *(np.full(n, timeframe, np.uint8) for timeframe, _ in _CONFIRMATIONS)]
-    gathered = _gathered(output, parameters, np.concatenate(anchors), np.concatenate(timeframes))
-    own, m5, m15 = ({name: _rows(c, slice(k * n, (k + 1) * n)) for name, c in gathered.items()} for k in range(3))
+    """Columns of `window`, the bits and prices cut out of the output's series. Where a longer timeframe has no window,
+    what its columns hold means nothing."""
+    n, p, series = len(output.windows), parameters, output.series
+    longs, present = np.empty((len(_WINDOW_LONGS), n), np.int64), np.empty((2, n), np.bool_)
+    words = np.zeros((len(_PREFIXES) * n, -(-p.window_bars // WORD_BITS)), np.uint64)
+    prices, model = np.zeros((len(words), p.forward + 1), np.int32), np.full(len(words), -1, np.int32)
+    bar = np.empty(n, np.int16)
+    _fill_windows(
+        output.bars, output.windows, series.bits, series.close, series.open_time_s, series.model,
+        instruments.tick_units, p.history, p.forward, bar, longs, present, words, prices, model,
+    )  # fmt: skip
+    gathered = {
+        "bits": VarColumn.from_rows(words.view(np.uint8)),
+        "prices": VarColumn.from_rows(prices.view(np.uint8)),
+        "model_id": VarColumn.from_codes(model, [model.encode() for model in output.models]),
+    }
     return {
-        "instrument": symbols.column(bars["instrument"]),
-        "timeframe": bars["timeframe"].astype(np.int64),
-        "history": np.full(n, parameters.history, np.int64),
-        "forward": np.full(n, parameters.forward, np.int64),
-        **own,
-        "bar_index": bars["index"],
-        "bar_open_time": bars["open_time_s"] * MS_PER_S,
-        "bar_open": bars["open"] * tick,
-        "bar_close": bars["close"] * tick,
-        "bar_spread": _spread(bars["spread"], tick),
-        **present,
-        **{f"m5.{name}": column for name, column in m5.items()},
-        **{f"m15.{name}": column for name, column in m15.items()},
+        "instrument": symbols.column(bar),
+        **dict(zip(_WINDOW_LONGS, longs, strict=True)),
+        "m5": present[0],
+        "m15": present[1],
+        **{
+            f"{prefix}{name}": column.take(slice(k * n, (k + 1) * n))
+            for k, prefix in enumerate(_PREFIXES)
+            for name, column in gathered.items()
+        },
     }
 
 
-def _gathered(
-    output: ConvertOutput, parameters: ConvertParameters, anchor: npt.NDArray[np.int64], timeframe: npt.NDArray[Any]
-) -> Columns:
-    """Windows cut out of the series of an output."""
-    series, p = output.series, parameters
-    first, last = anchor - p.history + 1, anchor + p.forward
-    bits = _stretches(series.bits, p.window_bars)[first]
-    prices = _stretches(series.close, p.forward + 1)[anchor]
-    return {
-        "anchor_time": series.open_time_s[anchor] * MS_PER_S,
-        "start_time": series.open_time_s[first] * MS_PER_S,
-        "available_at": (series.open_time_s[last] + DURATION[timeframe]) * MS_PER_S,
-        "bits": VarColumn.from_rows(pack_bits(bits).view(np.uint8)),
-        "prices": VarColumn.from_rows(np.ascontiguousarray(prices, "<i4").view(np.uint8)),
-        "model_id": VarColumn.from_codes(series.model[last], [model.encode() for model in output.models]),
-    }
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _fill_windows(
+    bars: Any, windows: Any, bits: Any, close: Any, open_time_s: Any, series_model: Any, tick_units: Any, history: int,
+    forward: int, instrument: Any, longs: Any, present: Any, words: Any, prices: Any, model: Any,
+) -> None:  # fmt: skip
+    n = len(windows)
+    for k in range(n):
+        bar = bars[windows[k].bar]
+        tick = tick_units[bar.instrument]
+        instrument[k] = bar.instrument
+        longs[0, k], longs[1, k], longs[2, k] = bar.timeframe, history, forward
+        longs[3, k], longs[4, k] = bar.index, bar.open_time_s * MS_PER_S
+        longs[5, k], longs[6, k] = bar.open * tick, bar.close * tick
+        longs[7, k] = bar.spread * tick if bar.spread >= 0 else NULL
+        present[0, k], present[1, k] = windows[k].m5 >= 0, windows[k].m15 >= 0
+        for which, anchor in enumerate((windows[k].anchor, windows[k].m5, windows[k].m15)):
+            at, row = 8 + 3 * which, which * n + k
+            if anchor < 0:
+                longs[at, k], longs[at + 1, k], longs[at + 2, k] = 0, 0, 0
+                continue
+            timeframe = which if which > 0 else bar.timeframe
+            first, last = anchor - history + 1, anchor + forward
+            longs[at, k], longs[at + 1, k] = open_time_s[anchor] * MS_PER_S, open_time_s[first] * MS_PER_S
+            longs[at + 2, k] = (open_time_s[last] + DURATION[timeframe]) * MS_PER_S
+            model[row] = series_model[last]
+            for j in range(history + forward):
+                words[row, j // WORD_BITS] |= np.uint64(bits[first + j]) << np.uint64(j % WORD_BITS)
+            for j in range(forward + 1):
+                prices[row, j] = close[anchor + j]
 
 
-def misfit_windows(columns: Mapping[str, Any], params: WindowParams) -> npt.NDArray[np.bool_]:
-    """Rows (n,) bool of decoded windows that were not made with these lengths."""
+def refuse_misfit_windows(decoded: Decoded, params: WindowParams) -> None:
+    """Decoded windows that were not made with these lengths get their reason."""
+    columns, errors = decoded.columns, decoded.errors
+    for name in ("history", "forward"):
+        _refuse_others(errors, columns[name], getattr(params, name))
     bits_bytes = -(-(params.history + params.forward) // 64) * 8
-    bad = (columns["history"] != params.history) | (columns["forward"] != params.forward)
-    for prefix in ("", "m5.", "m15."):
-        present = columns[prefix[:-1]] if prefix else np.ones(len(bad), np.bool_)
-        bad |= present & (columns[f"{prefix}bits"].length != bits_bytes)
-        bad |= present & (columns[f"{prefix}prices"].length != 4 * (params.forward + 1))
-    return bad
+    for prefix in _PREFIXES:
+        _refuse_lengths(errors, columns[f"{prefix}bits"].length, bits_bytes)
+        _refuse_lengths(errors, columns[f"{prefix}prices"].length, 4 * (params.forward + 1))
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _refuse_lengths(errors: Any, length: Any, expected: int) -> None:
+    """length: -1 in the records that have no window there"""
+    for k in range(len(errors)):
+        if errors[k] == _OK and length[k] >= 0 and length[k] != expected:
+            errors[k] = _PARAMETERS
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _refuse_others(errors: Any, values: Any, expected: Any) -> None:
+    for k in range(len(errors)):
+        if errors[k] == _OK and values[k] != expected:
+            errors[k] = _PARAMETERS
 
 
 def window_series(
@@ -160,18 +219,18 @@ def window_series(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """bits (m,), points (m,) and anchors (k,) of all windows of decoded records: the records' own first, then the
     M5 and the M15 windows that are present."""
-    span = params.history + params.forward
-    bits, prices = [], []
-    for prefix in ("", "m5.", "m15."):
-        rows = np.flatnonzero(columns[prefix[:-1]]) if prefix else np.arange(len(columns["history"]))
-        words = _fixed_rows(columns[f"{prefix}bits"], rows, -(-span // 64) * 8)
-        bits.append(unpack_bits(words.view("<u8"), span))
-        prices.append(_fixed_rows(columns[f"{prefix}prices"], rows, 4 * (params.forward + 1)).view("<i4"))
-    all_prices = np.concatenate(prices)
-    points = np.zeros((len(all_prices), span), np.int32)
-    points[:, params.history - 1 :] = all_prices
-    anchors = np.arange(len(all_prices), dtype=np.int64) * span + params.history - 1
-    return np.concatenate(bits).ravel(), points.ravel(), anchors
+    span, windows = params.history + params.forward, [(prefix, _there(columns, prefix)) for prefix in _PREFIXES]
+    words = _fixed_rows([columns[f"{prefix}bits"].take(rows) for prefix, rows in windows], -(-span // 64) * 8)
+    prices = _fixed_rows([columns[f"{prefix}prices"].take(rows) for prefix, rows in windows], 4 * (params.forward + 1))
+    points = np.zeros((len(prices), span), np.int32)
+    points[:, params.history - 1 :] = prices.view("<i4")
+    anchors = np.arange(params.history - 1, len(points) * span, span, dtype=np.int64)
+    return unpack_bits(words.view("<u8"), span).ravel(), points.ravel(), anchors
+
+
+def _there(columns: Mapping[str, Any], prefix: str) -> Any:
+    """The rows that hold a window."""
+    return columns[prefix[:-1]].nonzero()[0] if prefix else slice(None)
 
 
 def _stretches(series: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
@@ -181,11 +240,12 @@ def _stretches(series: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
     return np.ndarray((len(series) - width + 1, width), series.dtype, series, strides=(step, step))
 
 
-def _fixed_rows(column: VarColumn, rows: npt.NDArray[np.intp], width: int) -> npt.NDArray[np.uint8]:
-    """(len(rows), width) uint8: the bytes of rows that all have that length."""
-    if not len(rows):
+def _fixed_rows(columns: Sequence[VarColumn], width: int) -> npt.NDArray[np.uint8]:
+    """(n, width) uint8: the rows of decoded columns, one column after the other, that all have that length."""
+    start = np.concatenate([column.start for column in columns])
+    if not len(start):
         return np.empty((0, width), np.uint8)
-    return np.ascontiguousarray(_stretches(column.data, width)[column.start[rows]])
+    return _stretches(columns[0].data, width)[start]
 
 
 def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: WindowParams, version: str) -> Columns:
@@ -193,41 +253,50 @@ def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: W
     n = len(windows["history"])
     kept = ("instrument", "timeframe", "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread")
     columns: Columns = {name: windows[name] for name in kept}
-    columns["metrics_version"] = VarColumn.from_codes(np.zeros(n, np.int32), [version.encode()])
+    columns["metrics_version"] = VarColumn.repeated(version.encode(), n)
     for name in ("history", "forward", "samples", "hold"):
         columns[name] = np.full(n, getattr(params, name), np.int64)
     columns["eps"] = np.full(n, params.eps)
-    fields, start = _metric_fields(metrics), 0
-    for prefix in ("", "m5.", "m15."):
-        present = windows[prefix[:-1]] if prefix else np.ones(n, np.bool_)
-        count = int(present.sum())
-        # An absent record takes the place of row 0: its columns are not written.
-        rows = np.where(present, start + np.cumsum(present) - 1, 0)
-        start += count
-        if prefix:
-            columns[prefix[:-1]] = present
-        columns |= {f"{prefix}{field}": _rows(column, rows) for field, column in fields.items()}
+    columns["m5"], columns["m15"] = windows["m5"], windows["m15"]
+    longs = np.empty((len(_PREFIXES), len(_METRIC_LONGS), n), np.int64)
+    doubles = np.empty((len(_PREFIXES), len(_METRIC_DOUBLES), n), np.float64)
+    flags = np.empty((len(_PREFIXES), len(_METRIC_FLAGS), n), np.bool_)
+    row = np.empty((len(_PREFIXES), n), np.int64)
+    _fill_metrics(columns_of(metrics), windows["m5"], windows["m15"], longs, doubles, flags, row)
+    path = VarColumn.from_rows(np.ascontiguousarray(metrics.path, "<f4").view(np.uint8))
+    for k, prefix in enumerate(_PREFIXES):
+        for names, values in ((_METRIC_LONGS, longs[k]), (_METRIC_DOUBLES, doubles[k]), (_METRIC_FLAGS, flags[k])):
+            columns |= zip([f"{prefix}{name}" for name in names], values, strict=True)
+        columns[f"{prefix}path"] = path.take(row[k])
         for name in ("anchor_time", "start_time", "available_at", "model_id"):
             columns[f"{prefix}{name}"] = windows[f"{prefix}{name}"]
     return columns
 
 
-def _metric_fields(m: MetricsBatch) -> Columns:
-    return {
-        **{f"n{k}": m.counts[:, k].astype(np.int64) for k in range(3)},
-        **{f"initial_{v}": m.initial[:, k] for k, v in enumerate("hcs")},
-        "lambda": m.lam,
-        **{f"damped_{v}": m.damped[:, k] for k, v in enumerate("hcs")},
-        "settled_at": m.settled_at.astype(np.int64),
-        "converged": m.converged,
-        "path": VarColumn.from_rows(np.ascontiguousarray(m.path, "<f4").view(np.uint8)),
-        "potential": m.potential,
-        "rupture_collapse": m.rupture_collapse,
-        "qbsa_probes": m.probes.astype(np.int64),
-        "qbsa_corrections": m.corrections.astype(np.int64),
-        "qbsa_ratio": m.ratio,
-        "qbsa_collapse": m.qbsa_collapse,
-    }
+_METRIC_LONGS: Final = ("n0", "n1", "n2", "settled_at", "qbsa_probes", "qbsa_corrections")
+_METRIC_DOUBLES: Final = (
+    "initial_h", "initial_c", "initial_s", "lambda", "damped_h", "damped_c", "damped_s", "potential", "qbsa_ratio",
+)  # fmt: skip
+_METRIC_FLAGS: Final = ("converged", "rupture_collapse", "qbsa_collapse")
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _fill_metrics(m: Any, m5: Any, m15: Any, longs: Any, doubles: Any, flags: Any, row: Any) -> None:
+    """row: (3, n), that of each record's window in `m`. An absent window takes the place of row 0: its columns are not
+    written."""
+    n, last = len(m5), -1
+    for which in range(3):
+        for k in range(n):
+            there = which == 0 or (which == 1 and m5[k]) or (which == 2 and m15[k])
+            last += 1 if there else 0
+            r = last if there else 0
+            row[which, k] = r
+            whole, real, flag = longs[which, :, k], doubles[which, :, k], flags[which, :, k]
+            for j in range(3):
+                whole[j], real[j], real[4 + j] = m.counts[r, j], m.initial[r, j], m.damped[r, j]
+            whole[3], whole[4], whole[5] = m.settled_at[r], m.probes[r], m.corrections[r]
+            real[3], real[7], real[8] = m.lam[r], m.potential[r], m.ratio[r]
+            flag[0], flag[1], flag[2] = m.converged[r], m.rupture_collapse[r], m.qbsa_collapse[r]
 
 
 def metric_records(
@@ -235,7 +304,7 @@ def metric_records(
 ) -> tuple[MetricRecords, tuple[str, ...]]:
     """The scorer's input from decoded metrics, and the model ids that it refers to."""
     ids: dict[bytes, int] = {}
-    parts = {prefix: _window_metrics(columns, prefix, params, ids) for prefix in ("", "m5.", "m15.")}
+    parts = {prefix: _window_metrics(columns, prefix, params, ids) for prefix in _PREFIXES}
     records = MetricRecords(
         instrument=symbols.positions(columns["instrument"]),
         timeframe=columns["timeframe"].astype(np.uint8),
@@ -255,16 +324,16 @@ def _window_metrics(
     position = np.array([ids.setdefault(model, len(ids)) for model in table] + [-1], np.int32)
     path = np.zeros((n, 3 * params.samples), np.float32)
     rows = np.flatnonzero(present)
-    path[rows] = _fixed_rows(columns[f"{prefix}path"], rows, 12 * params.samples).view("<f4")
+    path[rows] = _fixed_rows([columns[f"{prefix}path"].take(rows)], 12 * params.samples).view("<f4")
     metrics = MetricsBatch(
-        initial=_stack(columns, prefix, "initial_", np.float64),
+        initial=_side_by_side([columns[f"{prefix}initial_{v}"] for v in "hcs"], np.float64),
         lam=columns[f"{prefix}lambda"],
-        damped=_stack(columns, prefix, "damped_", np.float64),
+        damped=_side_by_side([columns[f"{prefix}damped_{v}"] for v in "hcs"], np.float64),
         settled_at=columns[f"{prefix}settled_at"].astype(np.int32),
         converged=columns[f"{prefix}converged"],
         path=path,
         potential=columns[f"{prefix}potential"],
-        counts=np.stack([columns[f"{prefix}n{k}"] for k in range(3)], axis=1).astype(np.int32),
+        counts=_side_by_side([columns[f"{prefix}n{k}"] for k in range(3)], np.int32),
         rupture_collapse=columns[f"{prefix}rupture_collapse"],
         probes=columns[f"{prefix}qbsa_probes"].astype(np.int32),
         corrections=columns[f"{prefix}qbsa_corrections"].astype(np.int32),
@@ -281,19 +350,20 @@ def _window_metrics(
     )
 
 
-def _stack(columns: Mapping[str, Any], prefix: str, stem: str, dtype: Any) -> npt.NDArray[Any]:
-    return np.stack([columns[f"{prefix}{stem}{v}"] for v in "hcs"], axis=1).astype(dtype)
+def _side_by_side(columns: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
+    array = np.empty((len(columns[0]), len(columns)), dtype)
+    for k, column in enumerate(columns):
+        array[:, k] = column
+    return array
 
 
-def misfit_metrics(columns: Mapping[str, Any], params: WindowParams) -> npt.NDArray[np.bool_]:
-    """Rows (n,) bool of decoded metrics that were not made with these parameters."""
-    bad = columns["eps"] != params.eps
+def refuse_misfit_metrics(decoded: Decoded, params: WindowParams) -> None:
+    """Decoded metrics that were not made with these parameters get their reason."""
     for name in ("history", "forward", "samples", "hold"):
-        bad |= columns[name] != getattr(params, name)
-    for prefix in ("", "m5.", "m15."):
-        present = columns[prefix[:-1]] if prefix else np.ones(len(bad), np.bool_)
-        bad |= present & (columns[f"{prefix}path"].length != 12 * params.samples)
-    return bad
+        _refuse_others(decoded.errors, decoded.columns[name], getattr(params, name))
+    _refuse_others(decoded.errors, decoded.columns["eps"], float(params.eps))
+    for prefix in _PREFIXES:
+        _refuse_lengths(decoded.errors, decoded.columns[f"{prefix}path"].length, 12 * params.samples)
 
 
 def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequence[str], version: str) -> Columns:
@@ -306,7 +376,7 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
         **{name: _rows(metrics[name], rows) for name in kept},
         "signal_id": _text(signals.signal_id),
         "direction": direction[1 - signals.direction.astype(np.int64)],
-        "reason": VarColumn.from_codes(signals.reason.astype(np.int32) - 1, [b"library", b"weight"]),
+        "reason": _REASONS.take(signals.reason),
         "confidence": signals.confidence,
         "p_up": signals.p_up,
         "expected_move": signals.expected_move,
@@ -317,7 +387,7 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
         "m15_signal_id": _text(signals.m15_signal_id),
         "matches": _text(_matches(signals)),
         "model_id": VarColumn.from_codes(signals.model.astype(np.int32), [m.encode() for m in model_ids]),
-        "metrics_version": VarColumn.from_codes(np.zeros(len(rows), np.int32), [version.encode()]),
+        "metrics_version": VarColumn.repeated(version.encode(), len(rows)),
     }
 
 
@@ -326,10 +396,17 @@ def refuse_unknown(decoded: Decoded, symbols: Symbols) -> npt.NDArray[np.int16]:
     not know, get their reason."""
     columns, errors = decoded.columns, decoded.errors
     instrument = symbols.positions(columns["instrument"])
-    errors[(errors == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
-    unknown = (columns["timeframe"] >= len(DURATION_S)) | (columns["direction"] >= len(_DIRECTION_SYMBOL))
-    errors[(errors == Reason.OK) & unknown] = Reason.MALFORMED
+    _refuse_strange(errors, instrument, columns["timeframe"], columns["direction"])
     return instrument
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _refuse_strange(errors: Any, instrument: Any, timeframe: Any, direction: Any) -> None:
+    for k in range(len(errors)):
+        if errors[k] == _OK and instrument[k] < 0:
+            errors[k] = _UNKNOWN_INSTRUMENT
+        elif errors[k] == _OK and (timeframe[k] >= _TIMEFRAMES or direction[k] >= _DIRECTIONS):
+            errors[k] = _MALFORMED
 
 
 def signal_rows(
@@ -402,10 +479,9 @@ def _text(values: Sequence[str | None]) -> VarColumn:
 
 def _matches(signals: Signals) -> list[str]:
     """The best matches of each signal as canonical JSON."""
-    to_json = json.JSONEncoder(separators=(",", ":")).encode
     columns = (signals.match_row, signals.match_anchor_time_s, signals.match_cosine, signals.match_outcome)
     return [
-        to_json(
+        _TO_JSON(
             [
                 {"row": row, "anchor_time": anchor, "cosine": cosine, "outcome": outcome}
                 for row, anchor, cosine, outcome in zip(*matches, strict=True)

@@ -11,19 +11,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sep_stream.convert.machine import HELD, run
+from sep_stream.convert.machine import run
 from sep_stream.convert.rules import check_events
-from sep_stream.convert.state import N_TIMEFRAMES, state_dtype
+from sep_stream.convert.series import extend
+from sep_stream.convert.state import state_dtype
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import US_PER_S
 
 STATE_VERSION: Final = 1
-
-WINDOW_DTYPE: Final = np.dtype([("bar", "<i8"), ("anchor", "<i8"), ("m5", "<i8"), ("m15", "<i8")])
-"""A complete window: the row of the bar that completed it, its anchor's position in the series, and for M1 the
-anchors of the newest complete M5 and M15 windows (-1 where there is none)."""
 
 _SEVEN_DAYS_S: Final = 7 * 86_400
 
@@ -82,7 +79,7 @@ class ConvertOutput:
 
     bars: (b,) BAR_DTYPE in order of emission · windows: (w,) WINDOW_DTYPE in the same order, positions in `series`
     models: ids by position · reason: (n,) uint8 per event of the batch, HELD or IGNORED among them
-    prices: positions of the instruments whose price is news
+    prices: (m,) PRICE_DTYPE, of the instruments whose price is news
     """
 
     bars: npt.NDArray[np.void]
@@ -91,7 +88,7 @@ class ConvertOutput:
     models: tuple[str, ...]
     reason: npt.NDArray[np.uint8]
     rejections: tuple[Rejection, ...]
-    prices: npt.NDArray[np.int64]
+    prices: npt.NDArray[np.void]
 
     @classmethod
     def concatenate(cls, outputs: Sequence[ConvertOutput]) -> ConvertOutput:
@@ -158,38 +155,36 @@ class MarketDataConverter:
 
     def feed(self, batch: EventBatch) -> ConvertOutput:
         """Bars closed and windows completed by a batch, and the events of it that were not used."""
+        p = self.parameters
         reason, checked = check_events(batch, self.instruments)
         source, model = self._source_codes(batch, reason), self._model_codes(batch, reason)
-        count_before, price_before = self.rows["count"].copy(), self.rows["price_time_us"].copy()
-        price_value_before = self.rows[["price", "price_spread"]].copy()
         held_row = np.full(len(self.instruments), -1, np.int64)
-        bars, refused = run(
+        bars, refused, rejected, prices = run(
             self.rows, self._last_sequence, self._last_time_us, self.instruments.priced_by_trades, batch.instrument,
-            batch.kind, batch.event_time, batch.sequence, source, model, batch.offset, checked,
-            self.parameters.deadband, self.parameters.max_jump_s * US_PER_S, reason, held_row,
+            batch.kind, batch.event_time, batch.sequence, source, model, batch.offset, checked, p.deadband,
+            p.max_jump_s * US_PER_S, reason, held_row,
         )  # fmt: skip
-        rejections = tuple(self._rejections(batch, reason, refused, held_row))
-        series, windows = self._windows(bars, count_before)
-        news = (self.rows["price_time_us"] != price_before) | (
-            self.rows[["price", "price_spread"]] != price_value_before
-        )
-        return ConvertOutput(bars, windows, series, tuple(self.models), reason, rejections, np.flatnonzero(news))
+        rejections = tuple(self._rejections(batch, reason, refused, rejected, held_row.tolist()))
+        *series, windows = extend(self.rows, bars, p.window_bars, p.forward)
+        return ConvertOutput(bars, windows, Series(*series), tuple(self.models), reason, rejections, prices)
 
     def _source_codes(self, batch: EventBatch, reason: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Positions (n,) of the events' sources in the sequence tables; only sources that count are remembered."""
-        codes = np.zeros(len(batch.sources) + 1, np.int32)
-        counted = np.unique(batch.source[(batch.sequence != NULL) & (reason == Reason.OK)])
-        for code in counted:
-            codes[code] = self._sources.setdefault(batch.sources[code], len(self._sources))
+        if not self._sources.keys() >= set(batch.sources):
+            counted = np.unique(batch.source[(batch.sequence != NULL) & (reason == Reason.OK)])
+            for code in counted.tolist():
+                self._sources.setdefault(batch.sources[code], len(self._sources))
         missing = len(self._sources) - self._last_sequence.shape[1]
         if missing > 0:
             padding = ((0, 0), (0, max(missing, self._last_sequence.shape[1])))
             self._last_sequence = np.pad(self._last_sequence, padding, constant_values=NULL)
             self._last_time_us = np.pad(self._last_time_us, padding, constant_values=NULL)
-        return codes[batch.source]
+        return np.array([*(self._sources.get(name, 0) for name in batch.sources), 0], np.int32)[batch.source]
 
     def _model_codes(self, batch: EventBatch, reason: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Positions (n,) in `models` of the ids that the MODEL events put in force."""
+        if not batch.models:
+            return batch.model
         codes = np.full(len(batch.models) + 1, -1, np.int32)
         markers = np.flatnonzero((batch.kind == Kind.MODEL) & (reason == Reason.OK))
         for code in dict.fromkeys(batch.model[markers].tolist()):
@@ -204,7 +199,8 @@ class MarketDataConverter:
         batch: EventBatch,
         reason: npt.NDArray[np.uint8],
         refused: npt.NDArray[np.int64],
-        held_row: npt.NDArray[np.int64],
+        rejected: npt.NDArray[np.int64],
+        held_row: Sequence[int],
     ) -> Iterator[Rejection]:
         def raw(row: int) -> tuple[bytes | None, bytes | None]:
             return (batch.keys[row] if batch.keys else None, batch.values[row] if batch.values else None)
@@ -215,87 +211,12 @@ class MarketDataConverter:
         for instrument in list(self._held):
             if not self.rows[instrument]["held"] or held_row[instrument] >= 0:
                 del self._held[instrument]
-        for instrument in np.flatnonzero(self.rows["held"]).tolist():
-            if held_row[instrument] >= 0:
-                self._held[instrument] = raw(int(held_row[instrument]))
-        rows = np.flatnonzero((reason != Reason.OK) & (reason != Reason.DUPLICATE) & (reason < HELD))
-        codes = {code: Reason(code) for code in np.unique(reason[rows]).tolist()}
-        columns = (rows, batch.offset[rows], reason[rows], batch.instrument[rows])
+        for instrument, row in enumerate(held_row):
+            if row >= 0 and self.rows[instrument]["held"]:
+                self._held[instrument] = raw(row)
+        columns = (rejected, batch.offset[rejected], reason[rejected], batch.instrument[rejected])
         for row, offset, code, instrument in zip(*(column.tolist() for column in columns), strict=True):
-            yield Rejection(row, offset, codes[code], instrument, *raw(row))
-
-    def _windows(
-        self, bars: npt.NDArray[np.void], count_before: npt.NDArray[np.int64]
-    ) -> tuple[Series, npt.NDArray[np.void]]:
-        """The lanes that the new bars lie in, each with the tail from before, and the windows complete in them."""
-        lane = bars["instrument"].astype(np.int64) * N_TIMEFRAMES + bars["timeframe"]
-        order = np.argsort(lane, kind="stable")
-        active = np.unique(bars["instrument"]).astype(np.int64)
-        lanes = (active[:, None] * N_TIMEFRAMES + np.arange(N_TIMEFRAMES)).ravel()
-        first = np.searchsorted(lane[order], lanes)
-        last = np.searchsorted(lane[order], lanes, side="right")
-
-        base = np.zeros(len(self.instruments) * N_TIMEFRAMES, np.int64)  # position of a lane's bar 0, were it there
-        parts: list[tuple[npt.NDArray[Any], ...]] = []
-        length = 0
-        for k, start, stop in zip(lanes.tolist(), first.tolist(), last.tolist(), strict=True):
-            row, tf = self.rows[k // N_TIMEFRAMES], k % N_TIMEFRAMES
-            before = int(count_before[k // N_TIMEFRAMES, tf])
-            carried = min(before, self.parameters.window_bars)
-            new = bars[order[start:stop]]
-            part = self._extend_tail(row, tf, carried, new)
-            base[k] = length + carried - before
-            length += len(part[0])
-            parts.append(part)
-        series = Series(*(np.concatenate(column) for column in zip(*parts, strict=True))) if parts else _EMPTY_SERIES
-        return series, self._complete(bars, lane, base)
-
-    def _extend_tail(
-        self, row: np.void, tf: int, carried: int, new: npt.NDArray[np.void]
-    ) -> tuple[npt.NDArray[Any], ...]:
-        """A lane of the series: the bars carried over and the new ones; the row's tail moves on."""
-        tail = self.parameters.window_bars
-        models = np.full(carried, -1, np.int32)
-        models[-1:] = row["tail_model"][tf]
-        bits = np.concatenate((row["tail_bits"][tf, tail - carried :], new["bit"]))
-        close = np.concatenate((row["tail_close"][tf, tail - carried :], new["close"]))
-        time_s = np.concatenate((row["tail_time_s"][tf, tail - carried :], new["open_time_s"]))
-        model = np.concatenate((models, new["model"]))
-        if len(new):
-            kept = min(len(bits), tail)
-            for name, column in (("tail_bits", bits), ("tail_close", close), ("tail_time_s", time_s)):
-                row[name][tf, tail - kept :] = column[-kept:]
-            row["tail_model"][tf] = model[-1]
-        return bits, close, time_s, model
-
-    def _complete(
-        self, bars: npt.NDArray[np.void], lane: npt.NDArray[np.int64], base: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.void]:
-        need, forward = self.parameters.window_bars, self.parameters.forward
-        complete = np.flatnonzero(bars["index"] >= need - 1)
-        windows = np.full(len(complete), -1, WINDOW_DTYPE)
-        windows["bar"] = complete
-        windows["anchor"] = base[lane[complete]] + bars["index"][complete] - forward
-        m1 = np.flatnonzero(bars["timeframe"][complete] == 0)
-        for tf, name in ((1, "m5"), (2, "m15")):
-            newest = bars[f"{name}_count"][complete[m1]] - 1
-            there = newest >= need - 1
-            windows[name][m1[there]] = base[lane[complete[m1[there]]] + tf] + newest[there] - forward
-        return windows
-
-    def latest_price(self, position: int) -> dict[str, Any]:
-        """The newest price of an instrument as a `LatestPrice` record; by event time, the later of equal ones."""
-        row, tick = self.rows[position], self.instruments[position].tick_size
-        price, spread = int(row["price"]), int(row["price_spread"])
-        # the mid is floor((bid + ask + 1) / 2), which gives both back
-        bid = price - (spread + 1) // 2 if spread >= 0 else None
-        return {
-            "instrument": self.instruments[position].symbol,
-            "event_time": int(row["price_time_us"]),
-            "price": price * tick,
-            "bid": None if bid is None else bid * tick,
-            "ask": None if bid is None else (bid + spread) * tick,
-        }
+            yield Rejection(row, offset, _REASONS[code], instrument, *raw(row))
 
     def snapshot(self) -> bytes:
         """The state as bytes that `restore` takes; the same for any chunking of the same events."""
@@ -360,9 +281,7 @@ class MarketDataConverter:
         self._held = {positions[place]: (_bytes(key), _bytes(value)) for place, key, value in header["held"]}
 
 
-_EMPTY_SERIES: Final = Series(
-    np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int32)
-)
+_REASONS: Final = {int(reason): reason for reason in Reason}
 
 
 def _text(raw: bytes | None) -> str | None:

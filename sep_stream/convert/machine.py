@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 
 from sep_stream.convert.encodings import next_bit
-from sep_stream.convert.state import BAR_DTYPE, N_TIMEFRAMES
+from sep_stream.convert.state import BAR_DTYPE, N_TIMEFRAMES, PRICE_DTYPE
 from sep_stream.market.events import NULL, Kind, Reason
 from sep_stream.market.instruments import UNITS_PER_ONE
 from sep_stream.market.timeframes import DURATION_US, MINUTE_US, US_PER_S
@@ -38,9 +38,14 @@ def run(
     """Feed the rows whose reason is OK; reasons are updated in place.
 
     last_sequence, last_time_us: (instruments, sources) int64 · held_row: (instruments,) int64, -1 where the held
-    event is not of this batch. Returns the closed BAR_DTYPE rows and the refused held events as
-    (m, 3) int64: instrument, row in this batch or -1, offset.
+    event is not of this batch. Returns the closed BAR_DTYPE rows; the refused held events as (m, 3) int64: instrument,
+    row in this batch or -1, offset; the rows (r,) int64 whose reason is now one to refuse them for; and the PRICE_DTYPE
+    rows of the instruments whose price is news.
     """
+    price_before = np.empty((len(state), 3), np.int64)
+    for i in range(len(state)):
+        st = state[i]
+        price_before[i, 0], price_before[i, 1], price_before[i, 2] = st.price_time_us, st.price, st.price_spread
     bars = np.empty(1024, BAR_DTYPE)
     n_bars = 0
     refused = np.empty((16, 3), np.int64)
@@ -93,7 +98,34 @@ def run(
         n_bars = _apply(
             st, i, k, kind[k], t, checked[k], st.model, priced_by_trades[i], deadband, bars, n_bars
         )  # fmt: skip
-    return bars[:n_bars].copy(), refused[:n_refused].copy()
+    return bars[:n_bars].copy(), refused[:n_refused].copy(), _rejected(reason), _news(state, price_before)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _rejected(reason: Any) -> Any:
+    rows, n = np.empty(len(reason), np.int64), 0
+    for k in range(len(reason)):
+        if reason[k] != _OK and reason[k] != _DUPLICATE and reason[k] < HELD:
+            rows[n] = k
+            n += 1
+    return rows[:n].copy()
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _news(state: Any, before: Any) -> Any:
+    prices, n = np.empty(len(state), PRICE_DTYPE), 0
+    for i in range(len(state)):
+        st = state[i]
+        time_us, price, spread = st.price_time_us, st.price, st.price_spread
+        if time_us == before[i, 0] and price == before[i, 1] and spread == before[i, 2]:
+            continue
+        out = prices[n]
+        out.instrument, out.time_us, out.price, out.bid, out.ask = i, time_us, price, NULL, NULL
+        if spread >= 0:  # the mid is floor((bid + ask + 1) / 2), which gives both back
+            out.bid = price - (spread + 1) // 2
+            out.ask = out.bid + spread
+        n += 1
+    return prices[:n].copy()
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

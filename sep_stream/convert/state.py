@@ -33,6 +33,15 @@ BAR_DTYPE: Final = np.dtype(
 """A closed bar. Prices and spread in points (spread -1: none told); row: the event of the batch that closed it;
 model: position in the converter's models, -1 none; m5_count, m15_count: bars of those closed before it."""
 
+WINDOW_DTYPE: Final = np.dtype([("bar", "<i8"), ("anchor", "<i8"), ("m5", "<i8"), ("m15", "<i8")])
+"""A complete window: the row of the bar that completed it, its anchor's position in the series, and for M1 the
+anchors of the newest complete M5 and M15 windows (-1 where there is none)."""
+
+PRICE_DTYPE: Final = np.dtype(
+    [("instrument", "<i2"), ("time_us", "<i8"), ("price", "<i8"), ("bid", "<i8"), ("ask", "<i8")]
+)
+"""An instrument's newest price, by event time the later of equal ones, in points; bid and ask NULL where not told."""
+
 
 def state_dtype(tail: int) -> np.dtype[np.void]:
     """A row of state; `tail` is the number of last bars kept of each timeframe, newest last.

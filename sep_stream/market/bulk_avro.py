@@ -25,9 +25,9 @@ HEADER_BYTES: Final = 5
 
 LONG, INT, ENUM, BITS, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(10)
 
-_OP_DTYPE: Final = np.dtype([("op", "<i4"), ("nullable", "<i4"), ("slot", "<i4"), ("limit", "<i8")])
-"""slot: row of the kind's column block · limit: symbols of an enum, bytes of a float or double, 10^digits of a
-decimal, instructions inside a nested record."""
+_OP, _NULLABLE, _SLOT, _LIMIT = range(4)
+"""Of an instruction. Slot: row of the kind's column block. Limit: symbols of an enum, bytes of a float or double,
+10^digits of a decimal, instructions inside a nested record."""
 
 _VARINT_BYTES_MAX: Final = 10
 _FLOAT_BYTES: Final = {"float": 4, "double": 8}
@@ -62,10 +62,19 @@ class VarColumn:
 
     @classmethod
     def from_list(cls, values: Sequence[bytes | None]) -> VarColumn:
-        data, size, null = _joined(values)
-        length = size.astype(np.int32)
-        length[null] = -1
-        return cls(data, _starts(size), length)
+        present: Any = values
+        null: list[int] = []
+        try:
+            length = np.fromiter(map(len, present), np.int32, len(values))
+        except TypeError:  # asking each whether it is None would take longer than all the rest here
+            null = [k for k, value in enumerate(values) if value is None]
+            present = [value or b"" for value in values]
+            length = np.fromiter(map(len, present), np.int32, len(values))
+        start = np.empty(len(values), np.int64)
+        _lay_out(length, start)
+        if null:
+            length[null] = -1
+        return cls(np.frombuffer(b"".join(present), np.uint8), start, length)
 
     @classmethod
     def from_codes(cls, codes: npt.NDArray[np.int32], table: Sequence[bytes]) -> VarColumn:
@@ -74,12 +83,18 @@ class VarColumn:
         return cls(words.data, words.start[codes], words.length[codes])
 
     @classmethod
+    def repeated(cls, value: bytes, n: int) -> VarColumn:
+        """Each of n rows holds the value."""
+        return cls(np.frombuffer(value, np.uint8), np.zeros(n, np.int64), np.full(n, len(value), np.int32))
+
+    @classmethod
     def from_rows(cls, rows: npt.NDArray[np.uint8]) -> VarColumn:
         """Row k holds the bytes rows[k] of an (n, width) array."""
         n, width = rows.shape
-        return cls(
-            np.ascontiguousarray(rows).reshape(-1), np.arange(n, dtype=np.int64) * width, np.full(n, width, np.int32)
-        )
+        length = np.full(n, width, np.int32)
+        start = np.empty(n, np.int64)
+        _lay_out(length, start)
+        return cls(np.ascontiguousarray(rows).reshape(-1), start, length)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -97,7 +112,8 @@ class VarColumn:
     def intern(self) -> tuple[npt.NDArray[np.int32], tuple[bytes, ...]]:
         """codes (n,) int32 and table such that row k is `table[codes[k]]`, -1 where null; in order of appearance."""
         codes, first = _intern(self.data, self.start, self.length)
-        return codes, tuple(bytes(self.data[self.start[r] : self.start[r] + self.length[r]]) for r in first.tolist())
+        stretches = zip(self.start[first].tolist(), self.length[first].tolist(), strict=True)
+        return codes, tuple(self.data[start : start + length].tobytes() for start, length in stretches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +152,7 @@ class BulkCodec:
         self._name = schema["name"]
         self._compiler = _Compiler()
         self._compiler.record(schema, "", {})
-        self._program = np.array(self._compiler.program, _OP_DTYPE)
+        self._program = np.array(self._compiler.program, np.int64).reshape(-1, 4)
         self._fixed_bytes_max = HEADER_BYTES + sum(
             _BYTES_MAX[op] + nullable for op, nullable, _, _ in self._compiler.program
         )
@@ -149,59 +165,58 @@ class BulkCodec:
         enum's index, an int or a decimal out of range.
         """
         c = self._compiler
-        longs, bits, booleans = (
-            np.zeros((max(1, len(names)), n), dtype)
-            for names, dtype in ((c.longs, np.int64), (c.floats, np.uint64), (c.booleans, np.uint8))
-        )
-        for slot, (name, half) in enumerate(c.longs):
-            longs[slot] = columns[name] if half < 0 else columns[name][:, half]
-        for slot, (name, size) in enumerate(c.floats):
-            bits[slot] = np.asarray(columns[name], f"<f{size}").view(f"<u{size}")
-        for slot, name in enumerate(c.booleans):
-            booleans[slot] = columns[name]
-        data, start, length = _merged([columns[name] for name in c.vars], n)
-        bound = n * self._fixed_bytes_max + int(np.maximum(length, 0).sum())
-        out, offsets = np.empty(bound, np.uint8), np.zeros(n + 1, np.int64)
-        written, instruction = _encode(
-            self._program, self.ids[0], longs, bits, booleans, data, start, length, out, offsets
-        )
+        columns_of_longs = [columns[name] if half < 0 else columns[name][:, half] for name, half in c.longs]
+        words = [np.asarray(columns[name], f"<f{size}").view(f"<u{size}") for name, size in c.floats]
+        strings = [columns[name] for name in c.vars]
+        data, base = _merged(strings)
+        out, offsets, written, instruction = _encode(
+            self._program, self.ids[0], self._fixed_bytes_max, _block(columns_of_longs, n, np.int64),
+            _block(words, n, np.uint64), _block([columns[name] for name in c.booleans], n, np.uint8), data, base,
+            _block([column.start for column in strings], n, np.int64),
+            _block([column.length for column in strings], n, np.int32),
+        )  # fmt: skip
         if written < n:
             raise InputError(
                 f"{self._name}: row {written}, field {c.names[instruction]!r}: "
                 "the value is null or outside its type's range"
             )
-        return Encoded(out[: offsets[n]], offsets)
+        return Encoded(out, offsets)
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """The columns of framed records; total: any bytes give values or a reason.
 
         Stricter than fastavro: docs/decisions/strict-decoding.md.
         """
+        framed = VarColumn.from_list(values)
         c, n = self._compiler, len(values)
-        data, sizes, null = _joined(values)
-        errors = np.full(n, _OK, np.uint8)
-        errors[null] = _TOMBSTONE
-        longs = np.full((max(1, len(c.longs)), n), NULL, np.int64)
-        bits = np.zeros((max(1, len(c.floats)), n), np.uint64)
-        booleans = np.zeros((max(1, len(c.booleans)), n), np.uint8)
-        start = np.zeros((max(1, len(c.vars)), n), np.int64)
-        length = np.full((max(1, len(c.vars)), n), -1, np.int32)
-        _decode(self._program, self.ids, data, _starts(sizes), sizes, errors, longs, bits, booleans, start, length)
-        return Decoded(self._named(data, longs, bits, booleans, start, length), errors)
+        errors = np.empty(n, np.uint8)
+        longs, bits = np.empty((len(c.longs), n), np.int64), np.empty((len(c.floats), n), np.uint64)
+        booleans = np.empty((len(c.booleans), n), np.uint8)
+        start, length = np.empty((len(c.vars), n), np.int64), np.empty((len(c.vars), n), np.int32)
+        _decode(
+            self._program, self.ids, framed.data, framed.start, framed.length, errors, longs, bits, booleans, start,
+            length,
+        )  # fmt: skip
+        return Decoded(self._named(framed.data, longs, bits, booleans, start, length), errors)
 
     def _named(self, data: Any, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> dict[str, Any]:
         c = self._compiler
         columns: dict[str, Any] = {}
-        for slot, (name, half) in enumerate(c.longs):
+        for slot, ((name, half), column) in enumerate(zip(c.longs, longs, strict=True)):
             if half < 0:
-                columns[name] = longs[slot]
+                columns[name] = column
             elif half == 0:
                 columns[name] = np.ascontiguousarray(longs[slot : slot + 2].T)
-        for slot, (name, size) in enumerate(c.floats):
-            columns[name] = bits[slot].astype(f"<u{size}", copy=False).view(f"<f{size}").astype(np.float64, copy=False)
-        columns |= {name: booleans[slot].view(np.bool_) for slot, name in enumerate(c.booleans)}
-        columns |= {name: VarColumn(data, start[slot], length[slot]) for slot, name in enumerate(c.vars)}
+        for (name, size), column in zip(c.floats, bits, strict=True):
+            columns[name] = column.view(np.float64) if size == 8 else _as_singles(column)
+        columns |= zip(c.booleans, booleans.view(np.bool_), strict=True)
+        for name, at, size in zip(c.vars, start, length, strict=True):
+            columns[name] = VarColumn(data, at, size)
         return columns
+
+
+def _as_singles(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    return words.astype("<u4").view("<f4").astype(np.float64)
 
 
 class _Compiler:
@@ -273,34 +288,35 @@ class _Compiler:
         self.program.append((op, int(nullable), slot, limit))
 
 
-def _joined(values: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[int]]:
-    """All bytes in one buffer, the size (n,) of each, 0 for None, and the positions of those that are None."""
-    present: Any = values
-    null: list[int] = []
-    try:
-        sizes = np.fromiter(map(len, present), np.int64, len(values))
-    except TypeError:  # asking each whether it is None would take longer than all the rest here
-        null = [k for k, value in enumerate(values) if value is None]
-        present = [value or b"" for value in values]
-        sizes = np.fromiter(map(len, present), np.int64, len(values))
-    return np.frombuffer(b"".join(present), np.uint8), sizes, null
+def _block(columns: Sequence[npt.NDArray[Any]], n: int, dtype: Any) -> npt.NDArray[Any]:
+    """Columns (n,) as the rows of an array of that dtype."""
+    block = np.empty((len(columns), n), dtype)
+    if columns:
+        np.concatenate(columns, out=block.reshape(-1))
+    return block
 
 
-def _starts(sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    starts = np.zeros(len(sizes), np.int64)
-    np.cumsum(sizes[:-1], out=starts[1:])
-    return starts
+def _merged(columns: Sequence[VarColumn]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """One buffer for all columns, and where each column's own begins in it."""
+    buffers: dict[int, npt.NDArray[np.uint8]] = {}  # decoded columns share one
+    base: dict[int, int] = {}
+    size = 0
+    for column in columns:
+        key = id(column.data)
+        if key not in buffers:
+            buffers[key], base[key] = column.data, size
+            size += len(column.data)
+    data = np.concatenate(list(buffers.values())) if buffers else np.empty(0, np.uint8)
+    return data, np.array([base[id(column.data)] for column in columns], np.int64)
 
 
-def _merged(columns: Sequence[VarColumn], n: int) -> tuple[npt.NDArray[np.uint8], Any, Any]:
-    """One buffer for all columns, and the columns' starts and lengths in it."""
-    start, length = np.zeros((max(1, len(columns)), n), np.int64), np.zeros((max(1, len(columns)), n), np.int32)
-    buffers = {id(column.data): column.data for column in columns}  # decoded columns share one
-    position = dict(zip(buffers, _starts(np.array([len(data) for data in buffers.values()])), strict=True))
-    for slot, column in enumerate(columns):
-        start[slot] = column.start + position[id(column.data)]
-        length[slot] = column.length
-    return np.concatenate(list(buffers.values())) if buffers else np.empty(0, np.uint8), start, length
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _lay_out(length: Any, start: Any) -> None:
+    """Where stretches of these lengths begin that lie one after the other."""
+    at = 0
+    for k in range(len(length)):
+        start[k] = at
+        at += length[k]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -407,20 +423,27 @@ def _in_range(op: int, limit: int, value: int) -> bool:
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _encode(
-    program: Any, schema_id: int, longs: Any, bits: Any, booleans: Any, data: Any, start: Any, length: Any,
-    out: Any, offsets: Any,
+    program: Any, schema_id: int, fixed_bytes_max: int, longs: Any, bits: Any, booleans: Any, data: Any, base: Any,
+    start: Any, length: Any,
 ) -> Any:  # fmt: skip
-    """(rows written, instruction): fewer rows than there are if that instruction met a value outside its type."""
+    """(bytes, offsets, rows written, instruction): fewer rows than there are if that instruction met a value outside
+    its type. base: (columns,), what is added to the starts of each"""
+    n = longs.shape[1]
+    size_max = n * fixed_bytes_max
+    for column in length:
+        for size in column:
+            size_max += max(size, 0)
+    out, offsets = np.empty(size_max, np.uint8), np.zeros(n + 1, np.int64)
     p = 0
-    for row in range(longs.shape[1]):
+    for row in range(n):
         out[p] = 0
         for k in range(4):
             out[p + 1 + k] = (schema_id >> (24 - 8 * k)) & 255
         p += HEADER_BYTES
         pc = 0
         while pc < len(program):
-            op, slot, limit = program[pc].op, program[pc].slot, program[pc].limit
-            if program[pc].nullable:
+            op, slot, limit = program[pc, _OP], program[pc, _SLOT], program[pc, _LIMIT]
+            if program[pc, _NULLABLE]:
                 if op == RECORD:
                     null = booleans[slot, row] == 0
                 elif op == BYTES or op == STRING:
@@ -434,11 +457,11 @@ def _encode(
                     continue
             if op == LONG or op == INT or op == ENUM:
                 if not _in_range(op, limit, longs[slot, row]):
-                    return row, pc
+                    return out, offsets, row, pc
                 p = _put_long(out, p, longs[slot, row])
             elif op == DECIMAL:
                 if not _in_range(op, limit, longs[slot, row]):
-                    return row, pc
+                    return out, offsets, row, pc
                 p = _put_decimal(out, p, longs[slot, row] >> 63, longs[slot, row])
             elif op == WIDE_DECIMAL:
                 p = _put_decimal(out, p, longs[slot, row], longs[slot + 1, row])
@@ -451,16 +474,16 @@ def _encode(
                 out[p] = booleans[slot, row]
                 p += 1
             elif op == BYTES or op == STRING:
-                size, at = length[slot, row], start[slot, row]
+                size, at = length[slot, row], base[slot] + start[slot, row]
                 if size < 0 or at < 0 or at + size > len(data):
-                    return row, pc
+                    return out, offsets, row, pc
                 p = _put_long(out, p, size)
                 for k in range(size):
                     out[p + k] = data[at + k]
                 p += size
             pc += 1
         offsets[row + 1] = p
-    return longs.shape[1], 0
+    return out[:p], offsets, n, 0
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -562,9 +585,12 @@ def _decode(
     program: Any, ids: Any, data: Any, starts: Any, sizes: Any, errors: Any, longs: Any, bits: Any, booleans: Any,
     start: Any, length: Any,
 ) -> None:  # fmt: skip
-    """Fills columns that come blank; rows with an error are blank again."""
+    """Fills all columns and errors; rows with an error are blank. sizes: -1 for a tombstone"""
+    longs[:], bits[:], booleans[:], start[:], length[:] = NULL, 0, 0, 0, -1
     for row in range(len(starts)):
-        if errors[row] != _OK:
+        errors[row] = _OK
+        if sizes[row] < 0:
+            errors[row] = _TOMBSTONE
             continue
         p, end = starts[row], starts[row] + sizes[row]
         if sizes[row] < HEADER_BYTES or data[p] != 0:
@@ -589,7 +615,7 @@ def _decode_body(
     out_of_range = False
     pc = 0
     while pc < len(program):
-        op, slot, limit, nullable = program[pc].op, program[pc].slot, program[pc].limit, program[pc].nullable
+        op, slot, limit, nullable = program[pc, _OP], program[pc, _SLOT], program[pc, _LIMIT], program[pc, _NULLABLE]
         pc += 1
         if nullable:
             branch, p = _get_branch(data, p, end)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
 from sep_stream.market.partitioner import partition_for
 
 _DECIMALS: Final = ("bid", "ask", "price", "open", "high", "low", "close", "volume")
+_OK, _KEY_MISMATCH, _WRONG_PARTITION = int(Reason.OK), int(Reason.KEY_MISMATCH), int(Reason.WRONG_PARTITION)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,18 +38,19 @@ def decode_events(
     decoded = codec.decode(values)
     columns, reason = decoded.columns, decoded.errors
     codes, names = columns["instrument"].intern()
-    position = np.array([_canonical(instruments, name) for name in names] + [-1], np.int16)
-    instrument = position[codes]
-    reason[(reason == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
+    places = [_canonical(instruments, name) for name in names]
+    instrument = np.array([*places, -1], np.int16)[codes]
+    if -1 in places:
+        reason[(reason == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
     if partition is not None and partitions is not None:
         key_codes, table = VarColumn.from_list(keys).intern()
-        named = np.array([_canonical(instruments, key) for key in table] + [-2], np.int16)
+        named = [_canonical(instruments, key) for key in table]
         # keys that name no instrument are a mismatch, however long: they are neither hashed nor remembered
-        home = np.array(
-            [partition_for(table[code], partitions) if place >= 0 else -1 for code, place in enumerate(named)], np.int64
+        home = [partition_for(key, partitions) if place >= 0 else -1 for key, place in zip(table, named, strict=True)]
+        where = partition if isinstance(partition, np.ndarray) else np.full(len(reason), partition, np.int64)
+        _refuse_misplaced(
+            reason, instrument, np.array([*named, -2], np.int16)[key_codes], np.array([*home, -1])[key_codes], where
         )
-        reason[(reason == Reason.OK) & (named[key_codes] != instrument)] = Reason.KEY_MISMATCH
-        reason[(reason == Reason.OK) & (home[key_codes] != partition)] = Reason.WRONG_PARTITION
     source, sources = columns["source"].intern()
     model, models = columns["model_id"].intern()
     return EventBatch(
@@ -66,6 +69,16 @@ def decode_events(
         keys=keys,
         values=values,
     )
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _refuse_misplaced(reason: Any, instrument: Any, named: Any, home: Any, partition: Any) -> None:
+    """named: the instrument of each record's key · home: the partition that it belongs in"""
+    for k in range(len(reason)):
+        if reason[k] == _OK and named[k] != instrument[k]:
+            reason[k] = _KEY_MISMATCH
+        elif reason[k] == _OK and home[k] != partition[k]:
+            reason[k] = _WRONG_PARTITION
 
 
 def _canonical(instruments: Instruments, name: bytes) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Final
 
@@ -187,13 +187,21 @@ class EventBatch:
 
     def take(self, rows: slice | npt.NDArray[np.intp]) -> EventBatch:
         """Some of the events. The original bytes are left behind."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
-        return replace(self, **{name: column[rows] for name, column in columns.items()}, keys=None, values=None)
+        return self._rows(rows, None, None)
 
     def stretch(self, start: int, stop: int) -> EventBatch:
         """The events in [start, stop), with the original bytes."""
         rows = slice(start, stop)
-        return replace(self.take(rows), keys=self.keys and self.keys[rows], values=self.values and self.values[rows])
+        return self._rows(rows, self.keys and self.keys[rows], self.values and self.values[rows])
+
+    def _rows(
+        self,
+        rows: slice | npt.NDArray[np.intp],
+        keys: Sequence[bytes | None] | None,
+        values: Sequence[bytes | None] | None,
+    ) -> EventBatch:
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return EventBatch(**columns, sources=self.sources, models=self.models, keys=keys, values=values)
 
     def between(self, start_us: int | None, stop_us: int | None) -> EventBatch:
         """The events with start <= event time < stop, µs since the epoch; None is no bound. What is no event has no
@@ -224,6 +232,9 @@ class EventBatch:
         return cls(
             **columns, source=np.concatenate(source), model=np.concatenate(model), sources=sources, models=models
         )
+
+
+_COLUMNS: Final = tuple(f.name for f in fields(EventBatch) if f.name not in _TABLES)
 
 
 def _column(name: str, column: Integers, n: int) -> npt.NDArray[np.int64]:

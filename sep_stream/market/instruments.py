@@ -53,6 +53,7 @@ class Instruments:
             for name in (instrument.symbol, *instrument.aliases):
                 if self._index.setdefault(name, position) != position:
                     raise ConfigurationError(f"instruments: {name!r} names two instruments")
+        self.symbols: tuple[str, ...] = tuple(i.symbol for i in self._all)
         self.tick_units: npt.NDArray[np.int64] = np.array([i.tick_units for i in self._all], np.int64)
         self.priced_by_trades: npt.NDArray[np.bool_] = np.array([i.price_kind == "trade" for i in self._all], np.bool_)
 
@@ -72,10 +73,6 @@ class Instruments:
 
     def __getitem__(self, position: int) -> Instrument:
         return self._all[position]
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return tuple(i.symbol for i in self._all)
 
     def canonical(self, symbol: str) -> int | None:
         """Position of the instrument whose canonical symbol this is; aliases don't count."""

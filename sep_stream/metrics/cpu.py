@@ -64,6 +64,8 @@ def _compute_sorted(
 
 def long_runs(anchors: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Stretches [first, end) of at least RUN_MIN positions where each anchor is the one before plus 1."""
+    if len(anchors) < RUN_MIN:
+        return
     breaks = np.flatnonzero(np.diff(anchors) != 1) + 1
     bounds = np.concatenate(([0], breaks, [len(anchors)]))
     for k in np.flatnonzero(np.diff(bounds) >= RUN_MIN).tolist():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final, Protocol
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from sep_stream.errors import ModelError
-from sep_stream.metrics import MetricsBatch
 
 GATE_REASONS: Final = (
     "confidence",
@@ -41,23 +41,42 @@ class GateParameters:
                 raise ModelError(f"gate {field.name}: expected a finite number, got {value!r}")
 
 
-def gate_failures(
-    metrics: MetricsBatch, confidence: npt.NDArray[np.float64], gate: GateParameters
-) -> npt.NDArray[np.uint8]:
+class Gated(Protocol):
+    """What of n windows the gate looks at, as in MetricsBatch."""
+
+    @property
+    def damped(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]: ...
+    @property
+    def rupture_collapse(self) -> npt.NDArray[np.bool_]: ...
+    @property
+    def qbsa_collapse(self) -> npt.NDArray[np.bool_]: ...
+
+
+def gate_failures(metrics: Gated, confidence: npt.NDArray[np.float64], gate: GateParameters) -> npt.NDArray[np.uint8]:
     """Masks (n,) uint8 of the reasons that failed, 0 where the gate passes."""
-    coherence, stability = metrics.damped[:, 1], metrics.damped[:, 2]
-    failed = (
-        ~(confidence >= gate.confidence_min),
-        ~(coherence >= gate.coherence_min),
-        ~(np.abs(stability - 0.5) >= gate.stability_margin_min),
-        ~metrics.converged,
-        metrics.rupture_collapse,
-        metrics.qbsa_collapse,
-    )
-    mask = np.zeros(len(metrics), np.uint8)
-    for bit, column in enumerate(failed):
-        mask |= column.astype(np.uint8) << np.uint8(bit)
+    mask = np.empty(len(confidence), np.uint8)
+    _fill_mask(
+        confidence, metrics.damped, metrics.converged, metrics.rupture_collapse, metrics.qbsa_collapse,
+        float(gate.confidence_min), float(gate.coherence_min), float(gate.stability_margin_min), mask,
+    )  # fmt: skip
     return mask
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _fill_mask(
+    confidence: Any, damped: Any, converged: Any, rupture_collapse: Any, qbsa_collapse: Any, confidence_min: float,
+    coherence_min: float, stability_margin_min: float, mask: Any,
+) -> None:  # fmt: skip
+    for k in range(len(mask)):
+        failed = 0 if confidence[k] >= confidence_min else 1
+        failed |= 0 if damped[k, 1] >= coherence_min else 2
+        failed |= 0 if abs(damped[k, 2] - 0.5) >= stability_margin_min else 4
+        failed |= 0 if converged[k] else 8
+        failed |= 16 if rupture_collapse[k] else 0
+        failed |= 32 if qbsa_collapse[k] else 0
+        mask[k] = failed
 
 
 def gate_reasons(mask: int) -> tuple[str, ...]:

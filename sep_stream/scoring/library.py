@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -138,11 +139,15 @@ def quantise(
     paths: npt.NDArray[np.float32], mu: npt.NDArray[np.float64], sigma: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int8]:
     """Paths (n, 3K) as int8 in units of 1/32 sigma from mu, ties to even, at most 127 either way."""
-    varies = sigma >= SIGMA_MIN
-    divisor = np.where(varies, sigma, 1.0)
-    quantised = np.empty(paths.shape, np.int8)
-    for start in range(0, len(paths), _CHUNK_ROWS):
-        chunk = slice(start, start + _CHUNK_ROWS)
-        scaled = np.rint(((paths[chunk].astype(np.float64) - mu) / divisor) * _SCALE)
-        quantised[chunk] = np.where(varies, np.clip(scaled, -_LIMIT, _LIMIT), 0.0)
+    quantised = np.zeros(paths.shape, np.int8)
+    _quantise(paths, mu, sigma, quantised)
     return quantised
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _quantise(paths: Any, mu: Any, sigma: Any, quantised: Any) -> None:
+    for k in range(len(paths)):
+        for d in range(len(mu)):
+            if sigma[d] >= SIGMA_MIN:
+                scaled = np.rint(((np.float64(paths[k, d]) - mu[d]) / sigma[d]) * _SCALE)
+                quantised[k, d] = np.int8(min(max(scaled, -_LIMIT), _LIMIT))

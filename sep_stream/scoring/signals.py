@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from typing import Any, Final
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -153,19 +155,21 @@ def score_records(
     Raises ModelError if a model was made for other windows, InputError if a record contradicts itself.
     """
     _check(records, models, symbols, params)
-    own = np.flatnonzero(records.own.present & (records.own.model >= 0))
+    own = _with_model(records.own.present, records.own.model)
     m5, m15 = (_counting(records, timeframe) for timeframe in (1, 2))
     windows = _Windows.of(records, own, m5, m15)
     scores, ids, position = _score_distinct(windows, models, symbols, cache, engine)
     own_at, m5_at, m15_at = np.split(position, [len(own), len(own) + len(m5)])
     chosen = scores[own_at]
     confirmation = [_by_record(len(records), rows, at)[own] for rows, at in ((m5, m5_at), (m15, m15_at))]
+    confirmed = np.empty(len(own), np.bool_)
+    _confirm(scores["direction"], scores["gate"], own_at, *confirmation, confirmed)
     return Signals(
         row=own,
         model=records.own.model[own],
         signal_id=[ids[k] for k in own_at.tolist()],
         gate_passed=chosen["gate"] == 0,
-        confirmed=_confirmed(chosen, scores, confirmation),
+        confirmed=confirmed,
         m5_signal_id=[ids[k] if k >= 0 else None for k in confirmation[0].tolist()],
         m15_signal_id=[ids[k] if k >= 0 else None for k in confirmation[1].tolist()],
         without_model=len(records) - len(own),
@@ -185,23 +189,64 @@ def _check(records: MetricRecords, models: Sequence[Model], symbols: Sequence[st
             raise InputError(f"metric records: {name}: expected 0 to {count - 1}, got {column.min()} to {column.max()}")
     for name in ("own", "m5", "m15"):
         window: WindowMetrics = getattr(records, name)
-        position = window.model[window.present]
-        if len(position) and position.max() >= len(models):
-            raise ModelError(f"metric records: {name}: model {position.max()} of {len(models)}")
+        position = _greatest(window.present, window.model)
+        if position >= len(models):
+            raise ModelError(f"metric records: {name}: model {position} of {len(models)}")
 
 
 def _counting(records: MetricRecords, timeframe: int) -> npt.NDArray[np.int64]:
     """Rows of the M1 records whose newest window of a longer timeframe has a model and is not stale."""
-    window = (records.own, records.m5, records.m15)[timeframe]
-    candidate = (records.timeframe == 0) & (records.own.model >= 0) & window.present & (window.model >= 0)
-    age_s = records.own.available_at_s - window.available_at_s
-    if (age_s[candidate] < 0).any():
-        row = int(np.flatnonzero(candidate & (age_s < 0))[0])
+    own, window = records.own, (records.own, records.m5, records.m15)[timeframe]
+    rows, ahead = _not_stale(
+        records.timeframe, own.model, own.available_at_s, window.present, window.model, window.available_at_s,
+        DURATION_S[timeframe] + CONFIRMATION_GRACE_S,
+    )  # fmt: skip
+    if ahead >= 0:
         raise InputError(
-            f"metric record {row}: its {TIMEFRAMES[timeframe]} window ends at {window.available_at_s[row]}, "
-            f"after its own end {records.own.available_at_s[row]}"
+            f"metric record {ahead}: its {TIMEFRAMES[timeframe]} window ends at {window.available_at_s[ahead]}, "
+            f"after its own end {own.available_at_s[ahead]}"
         )
-    return np.flatnonzero(candidate & (age_s <= DURATION_S[timeframe] + CONFIRMATION_GRACE_S))
+    return rows
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _not_stale(
+    timeframe: Any, own_model: Any, own_available_at_s: Any, present: Any, model: Any, available_at_s: Any,
+    age_s_max: int,
+) -> Any:  # fmt: skip
+    """The rows, and the first whose window ends after the record's own, -1 where none does."""
+    rows, n, ahead = np.empty(len(timeframe), np.int64), 0, -1
+    for k in range(len(timeframe)):
+        if timeframe[k] != 0 or own_model[k] < 0 or not present[k] or model[k] < 0:
+            continue
+        age_s = own_available_at_s[k] - available_at_s[k]
+        if age_s < 0 and ahead < 0:
+            ahead = k
+        if age_s <= age_s_max:
+            rows[n] = k
+            n += 1
+    return rows[:n].copy(), ahead
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _with_model(present: Any, model: Any) -> Any:
+    """Rows of the windows that are present and have a model."""
+    rows, n = np.empty(len(model), np.int64), 0
+    for k in range(len(model)):
+        if present[k] and model[k] >= 0:
+            rows[n] = k
+            n += 1
+    return rows[:n].copy()
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _greatest(present: Any, model: Any) -> int:
+    """Of the models of windows that are present; -1 without any."""
+    greatest = -1
+    for k in range(len(model)):
+        if present[k]:
+            greatest = max(greatest, model[k])
+    return greatest
 
 
 def _by_record(n: int, rows: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -211,28 +256,31 @@ def _by_record(n: int, rows: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -
     return position
 
 
-def _confirmed(
-    own: npt.NDArray[np.void], scores: npt.NDArray[np.void], confirmation: list[npt.NDArray[np.int64]]
-) -> npt.NDArray[np.bool_]:
-    confirmed: npt.NDArray[np.bool_] = (own["direction"] != HOLD) & (own["gate"] == 0)
-    for at in confirmation:
-        confirmed &= at >= 0
-        longer = scores[at[confirmed]]
-        agrees = (longer["direction"] == own["direction"][confirmed]) & (longer["gate"] == 0)
-        confirmed[confirmed] = agrees
-    return confirmed
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _confirm(direction: Any, gate: Any, own: Any, m5: Any, m15: Any, confirmed: Any) -> None:
+    """direction, gate: of all scores · own, m5, m15: (s,) positions among them, -1 where none counted"""
+    for k in range(len(own)):
+        said = direction[own[k]]
+        agrees = said != HOLD and gate[own[k]] == 0
+        for at in (m5[k], m15[k]):
+            agrees = agrees and at >= 0 and direction[at] == said and gate[at] == 0
+        confirmed[k] = agrees
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Windows:
-    """Windows to be scored, several of them perhaps the same one."""
+    """Windows to be scored, several of them perhaps the same one: columns of WindowMetrics and of its MetricsBatch."""
 
     model: npt.NDArray[np.int64]
     instrument: npt.NDArray[np.int64]
     timeframe: npt.NDArray[np.int64]
     anchor_time_s: npt.NDArray[np.int64]
     start_time_s: npt.NDArray[np.int64]
-    metrics: MetricsBatch
+    path: npt.NDArray[np.float32]
+    damped: npt.NDArray[np.float64]
+    converged: npt.NDArray[np.bool_]
+    rupture_collapse: npt.NDArray[np.bool_]
+    qbsa_collapse: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.model)
@@ -244,37 +292,48 @@ class _Windows:
         parts = ((records.own, own), (records.m5, m5), (records.m15, m15))
         timeframe = (records.timeframe[own], np.full(len(m5), 1), np.full(len(m15), 2))
 
-        def joined(name: str) -> npt.NDArray[np.int64]:
-            return np.concatenate([getattr(window, name)[rows] for window, rows in parts]).astype(np.int64)
+        def joined(columns: Iterable[npt.NDArray[Any]]) -> Any:
+            return np.concatenate([column[rows] for column, (_, rows) in zip(columns, parts, strict=True)])
 
         return cls(
-            model=joined("model"),
-            instrument=np.concatenate([records.instrument[rows] for _, rows in parts]).astype(np.int64),
+            model=joined(window.model for window, _ in parts).astype(np.int64),
+            instrument=joined(records.instrument for _ in parts).astype(np.int64),
             timeframe=np.concatenate(timeframe).astype(np.int64),
-            anchor_time_s=joined("anchor_time_s"),
-            start_time_s=joined("start_time_s"),
-            metrics=MetricsBatch.concatenate([window.metrics.take(rows) for window, rows in parts]),
+            anchor_time_s=joined(window.anchor_time_s for window, _ in parts),
+            start_time_s=joined(window.start_time_s for window, _ in parts),
+            path=joined(window.metrics.path for window, _ in parts),
+            damped=joined(window.metrics.damped for window, _ in parts),
+            converged=joined(window.metrics.converged for window, _ in parts),
+            rupture_collapse=joined(window.metrics.rupture_collapse for window, _ in parts),
+            qbsa_collapse=joined(window.metrics.qbsa_collapse for window, _ in parts),
         )
 
     def take(self, rows: npt.NDArray[np.int64]) -> _Windows:
-        return _Windows(
-            self.model[rows],
-            self.instrument[rows],
-            self.timeframe[rows],
-            self.anchor_time_s[rows],
-            self.start_time_s[rows],
-            self.metrics.take(rows),
-        )
+        return _Windows(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def distinct(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The first of each group of equal windows, by model, instrument and timeframe; and each window's group."""
         keys = (self.anchor_time_s, self.timeframe, self.instrument, self.model)
-        order = np.lexsort(keys)
-        new = np.ones(len(order), np.bool_)
-        new[1:] = np.logical_or.reduce([key[order][1:] != key[order][:-1] for key in keys])
-        group = np.empty(len(order), np.int64)
-        group[order] = np.cumsum(new) - 1
-        return order[new], group
+        first, group = _groups(np.lexsort(keys), *keys)
+        return first, group
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _groups(order: Any, anchor_time_s: Any, timeframe: Any, instrument: Any, model: Any) -> Any:
+    first, group, n = np.empty(len(order), np.int64), np.empty(len(order), np.int64), 0
+    for k in range(len(order)):
+        row, before = order[k], order[k - 1]
+        if (
+            k == 0
+            or anchor_time_s[row] != anchor_time_s[before]
+            or timeframe[row] != timeframe[before]
+            or instrument[row] != instrument[before]
+            or model[row] != model[before]
+        ):
+            first[n] = row
+            n += 1
+        group[row] = n - 1
+    return first[:n].copy(), group
 
 
 def _score_distinct(
@@ -285,16 +344,15 @@ def _score_distinct(
     distinct = windows.take(first)
     keys = _keys(distinct, models, symbols)
     scores = np.zeros(len(distinct), _SCORE_DTYPE)
-    missing = np.ones(len(distinct), np.bool_)
-    if cache is not None:
-        for k in np.flatnonzero(distinct.timeframe > 0).tolist():
-            found = cache.get(keys[k])
-            if found is not None:
-                scores[k] = found
-                missing[k] = False
-    _fill_scores(scores, np.flatnonzero(missing), distinct, models, symbols, engine)
-    if cache is not None:
-        for k in np.flatnonzero(missing & (distinct.timeframe > 0)).tolist():
+    longer = [k for k, timeframe in enumerate(distinct.timeframe.tolist()) if timeframe > 0]
+    missing = dict.fromkeys(range(len(distinct)))
+    for k in longer:
+        if cache is not None and (found := cache.get(keys[k])) is not None:
+            scores[k] = found
+            del missing[k]
+    _fill_scores(scores, list(missing), distinct, models, symbols, engine)
+    for k in longer:
+        if cache is not None and k in missing:
             cache.put(keys[k], scores[k])
     return scores, [signal_id(*key) for key in keys], group
 
@@ -314,27 +372,20 @@ def _keys(windows: _Windows, models: Sequence[Model], symbols: Sequence[str]) ->
 
 def _fill_scores(
     scores: npt.NDArray[np.void],
-    rows: npt.NDArray[np.int64],
+    rows: Sequence[int],
     windows: _Windows,
     models: Sequence[Model],
     symbols: Sequence[str],
     engine: str | Engine,
 ) -> None:
     """Score the given rows, which are sorted by model and library: all of one library at once."""
-    library = np.stack([windows.model[rows], windows.instrument[rows], windows.timeframe[rows]])
-    for part in _runs(rows, library):
-        k = part[0]
-        model, symbol = models[windows.model[k]], symbols[windows.instrument[k]]
-        _score_of_library(scores, part, windows, model, symbol, TIMEFRAMES[windows.timeframe[k]], engine)
-    for part in _runs(rows, library[:1]):
-        gate = models[windows.model[part[0]]].parameters.gate
-        scores["gate"][part] = gate_failures(windows.metrics.take(part), scores["confidence"][part], gate)
-
-
-def _runs(rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """The rows in stretches of equal keys, (k, n)."""
-    bounds = np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1
-    return np.split(rows, bounds) if len(rows) else []
+    model, instrument, timeframe = windows.model.tolist(), windows.instrument.tolist(), windows.timeframe.tolist()
+    for (m, i, tf), part in groupby(rows, lambda row: (model[row], instrument[row], timeframe[row])):
+        _score_of_library(scores, np.array(list(part)), windows, models[m], symbols[i], TIMEFRAMES[tf], engine)
+    for m, part in groupby(rows, lambda row: model[row]):
+        of_model = np.array(list(part))
+        gate = models[m].parameters.gate
+        scores["gate"][of_model] = gate_failures(windows.take(of_model), scores["confidence"][of_model], gate)
 
 
 def _score_of_library(
@@ -350,7 +401,7 @@ def _score_of_library(
     scored = score(
         library,
         p.window.forward,
-        windows.metrics.path[rows],
+        windows.path[rows],
         windows.start_time_s[rows],
         model.calibration(symbol, timeframe),
         p.matches,

@@ -20,7 +20,7 @@ from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
-from sep_stream.worker.stage import Counters, Processed, Refused, Rows, origin, rejected_records
+from sep_stream.worker.stage import Counters, Headers, Processed, Refused, Rows, origin, rejected_records
 from sep_stream.worker.states import InputLog, StateKind, States
 from sep_stream.worker.transport import Batch
 
@@ -55,9 +55,12 @@ class ConvertStage:
     ) -> None:
         self.topic = topics.events
         self.topics = (self.topic,)
-        self._topics, self._schemas, self._instruments, self._parameters = topics, schemas, instruments, parameters
+        self._topics, self._instruments, self._parameters = topics, instruments, parameters
+        self._headers = origin(self.topic, self.name)
         self._n_partitions, self._counters = partitions, counters
-        self._codecs = {name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window", "rejected")}
+        self._codecs = {
+            name: BulkCodec(*schemas.of(name)) for name in ("market_event", "bar", "window", "latest_price", "rejected")
+        }
         self._symbols = wire.Symbols(instruments)
         kind = StateKind(
             SnapshotFormat(schemas, self.name, STATE_VERSION, parameters.canonical()),
@@ -86,16 +89,17 @@ class ConvertStage:
         rows = Rows([batch for batches in by_partition for batch in batches])
         events = self._decode(rows.partition, rows.offsets, rows.keys, rows.values)
         fed: list[ConvertOutput] = []
-        prices: list[Outgoing] = []
+        priced_at: list[tuple[int, Headers]] = []
         late: list[Refused] = []
         dead: list[Refused] = []
         start = 0
         for batches in by_partition:
             stop = start + sum(map(len, batches))
             partition, converter = batches[0].partition, self._states[batches[0].partition]
-            part = events.stretch(start, stop)
+            part = events if len(by_partition) == 1 else events.stretch(start, stop)
             output = converter.feed(part)
-            prices += self._prices(partition, int(part.offset[-1]), converter, output)
+            place = partition, self._headers(partition, rows.records[stop - 1].offset)
+            priced_at += [place] * len(output.prices)
             for refused in self._refused(partition, part, output):
                 (late if refused.code == Reason.LATE.name else dead).append(refused)
             fed.append(output)
@@ -105,7 +109,7 @@ class ConvertStage:
         codec, topics = self._codecs["rejected"], self._topics
         return [
             *self._bars(rows, output),
-            *prices,
+            *self._prices(priced_at, output),
             *rejected_records(codec, topics.late, self.topic, late),
             *rejected_records(codec, topics.dead_letters, self.topic, dead),
         ]
@@ -118,10 +122,9 @@ class ConvertStage:
         bars, instruments, symbols = output.bars, self._instruments, self._symbols
         if not len(bars):
             return
-        headers = origin(self.topic, self.name)
         closed_by = bars["row"].tolist()
         partitions = rows.partition[bars["row"]].tolist()
-        origins = [headers(p, rows.records[row].offset) for p, row in zip(partitions, closed_by, strict=True)]
+        origins = [self._headers(p, rows.records[row].offset) for p, row in zip(partitions, closed_by, strict=True)]
         keys = [symbols.keys[i] for i in bars["instrument"].tolist()]
         end_ms = ((bars["open_time_s"] + wire.DURATION[bars["timeframe"]]) * wire.MS_PER_S).tolist()
         values = self._codecs["bar"].encode(wire.bar_columns(bars, instruments, symbols), len(bars)).values()
@@ -134,13 +137,15 @@ class ConvertStage:
         for k, value in zip(output.windows["bar"].tolist(), values, strict=True):
             yield Outgoing(self._topics.windows, partitions[k], keys[k], value, 0, origins[k])
 
-    def _prices(
-        self, partition: int, last_offset: int, converter: MarketDataConverter, output: ConvertOutput
-    ) -> Iterator[Outgoing]:
-        headers = origin(self.topic, self.name)(partition, last_offset)
-        for position in output.prices.tolist():
-            value = self._schemas.encode("latest_price", converter.latest_price(position))
-            yield Outgoing(self._topics.prices, partition, self._symbols.keys[position], value, 0, headers)
+    def _prices(self, places: Sequence[tuple[int, Headers]], output: ConvertOutput) -> Iterator[Outgoing]:
+        """places: partition and headers of each price"""
+        prices, symbols = output.prices, self._symbols
+        if not len(prices):
+            return
+        columns = wire.price_columns(prices, self._instruments, symbols)
+        values = self._codecs["latest_price"].encode(columns, len(prices)).values()
+        for (partition, headers), i, value in zip(places, prices["instrument"].tolist(), values, strict=True):
+            yield Outgoing(self._topics.prices, partition, symbols.keys[i], value, 0, headers)
 
     def _refused(self, partition: int, events: EventBatch, output: ConvertOutput) -> Iterator[Refused]:
         if not output.rejections:

@@ -10,6 +10,7 @@ import numpy as np
 from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
+from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams, computed_metrics
 from sep_stream.worker.outbox import Outgoing
@@ -44,9 +45,9 @@ class MetricsStage:
     async def process(self, batches: Sequence[Batch]) -> Processed:
         records = Rows(batches)
         decoded = self._windows.decode(records.values)
-        misfit = wire.misfit_windows(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(records, decoded, misfit, self._symbols, "Window")
-        rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
+        wire.refuse_misfit_windows(decoded, self._params)
+        refused = decode_faults(records, decoded, self._symbols, "Window")
+        rows = np.flatnonzero(decoded.errors == Reason.OK)
         self._counters.add("metrics", len(rows))
         self._counters.add_refused("dead", refused)
         return Processed(

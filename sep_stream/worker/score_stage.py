@@ -13,6 +13,7 @@ import numpy as np
 from sep_stream import wire
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, VarColumn
+from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
@@ -69,9 +70,9 @@ class ScoreStage:
     async def process(self, batches: Sequence[Batch]) -> Processed:
         came = Rows(batches)
         decoded = self._metrics.decode(came.values)
-        misfit = wire.misfit_metrics(decoded.columns, self._params) & (decoded.errors == 0)
-        refused = decode_faults(came, decoded, misfit, self._symbols, "Metrics")
-        rows = np.flatnonzero((decoded.errors == 0) & ~misfit)
+        wire.refuse_misfit_metrics(decoded, self._params)
+        refused = decode_faults(came, decoded, self._symbols, "Metrics")
+        rows = np.flatnonzero(decoded.errors == Reason.OK)
         metrics = wire.take(decoded.columns, rows)
         records, ids = wire.metric_records(metrics, self._params, self._symbols)
         signals = await self._score(records, [await self._models.get(model_id) for model_id in ids])

@@ -89,7 +89,7 @@ class SettleStage:
     def _settle(self, settler: Settler, batches: Sequence[Batch]) -> Iterator[Outgoing]:
         came = Rows(batches)
         decoded, rows, signals = self._decoded(came.values)
-        refused = decode_faults(came, decoded, np.zeros(len(came), np.bool_), self._symbols, "Signal")
+        refused = decode_faults(came, decoded, self._symbols, "Signal")
         settled = settler.feed(signals)
         self._counters.add("trades", len(settled.trades))
         for what, count in settled.counts.items():

@@ -130,8 +130,8 @@ class Rows:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.records = [record for batch in batches for record in batch.records]
-        partitions = np.array([batch.partition for batch in batches], np.int64)
-        self.partition = np.repeat(partitions, [len(batch) for batch in batches])
+        partitions = [batch.partition for batch in batches for _ in batch.records]
+        self.partition = np.array(partitions, np.int64)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -152,13 +152,16 @@ class Rows:
 _HOST: Final = socket.gethostname()
 
 
-def origin(topic: str, engine: str) -> Callable[[int, int], list[tuple[str, bytes]]]:
+Headers = list[tuple[str, bytes]]
+
+
+def origin(topic: str, engine: str) -> Callable[[int, int], Headers]:
     """Headers of an output by partition and offset of the record behind it: they tell where it came from, values
     don't."""
     place = topic.encode()
     made_by = ("made-by", f"{engine}@{_HOST}".encode())
 
-    def headers(partition: int, offset: int) -> list[tuple[str, bytes]]:
+    def headers(partition: int, offset: int) -> Headers:
         return [("source", b"%b/%d/%d" % (place, partition, offset)), made_by]
 
     return headers
@@ -275,17 +278,17 @@ def _cut(refused: Refused, lay_in: str) -> Refused:
     )
 
 
-def decode_faults(records: Rows, decoded: Decoded, misfit: Any, symbols: Symbols, expected: str) -> list[Refused]:
-    """Why records of a derived topic can't be used. misfit: (n,) bool, those made with other parameters."""
+def decode_faults(records: Rows, decoded: Decoded, symbols: Symbols, expected: str) -> list[Refused]:
+    """Why records of a derived topic can't be used."""
     refused = []
-    rows = np.flatnonzero((decoded.errors != Reason.OK) | misfit)
+    rows = decoded.errors.nonzero()[0]
+    if not len(rows):
+        return []
     instruments = symbols.positions(decoded.columns["instrument"].take(rows)).tolist()
     partitions = records.partition[rows].tolist()
     for row, position, partition in zip(rows.tolist(), instruments, partitions, strict=True):
         record, code = records.records[row], Reason(int(decoded.errors[row]))
         reason = f"expected an Avro {expected}"
-        if code == Reason.OK:
-            code = Reason.PARAMETERS
         if code in (Reason.PARAMETERS, Reason.UNKNOWN_INSTRUMENT):
             reason = REASON_TEXT[code]
         instrument = symbols.keys[position].decode() if position >= 0 else None

@@ -4,50 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Final
 
 import numpy as np
 
+from sep_stream import wire
 from sep_stream.convert import ConvertParameters, MarketDataConverter
 from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events, encode_events, events_from_records
-from sep_stream.metrics import WindowParams, compute_metrics
+from sep_stream.market.instruments import Instruments
+from sep_stream.market.timeframes import MINUTE_US
+from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
 from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.library import PathLibrary
-from sep_stream.scoring.score import score
+from sep_stream.scoring.model import Model, ModelParameters
+from sep_stream.scoring.signals import score_records
 from sep_stream.settling import SettleParameters, Settler, SignalRows
 from sep_stream.stores.schemas import declared_schemas
 
+_WINDOW: Final = WindowParams(history=12, forward=1, samples=1, hold=1)
+
 
 def warm_up(stages: Sequence[str]) -> None:
-    """Run each compiled function of the stages once, on next to nothing."""
-    if "convert" in stages:
-        _convert(declared_schemas())
-    if "metrics" in stages:
-        params = WindowParams()
-        bits = np.zeros(params.window_bars, np.uint8)
-        anchor = np.array([params.history - 1])
-        compute_metrics(bits, np.zeros(params.window_bars, np.int32), anchor, params, "cpu")
-    if "score" in stages:
-        time_s = np.zeros(1, np.int64)
-        path = np.zeros((1, WindowParams().path_values), np.float32)
-        library = PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32))
-        score(library, 1, path, time_s)
+    """Run each compiled function of the stages once, on next to nothing: a window from quotes to its signal."""
+    if {"convert", "metrics", "score"} & set(stages):
+        schemas, instruments, model = declared_schemas(), Topology.load().instruments, _model()
+        windows = _windows(schemas, instruments, model.model_id)
+        if {"metrics", "score"} & set(stages):
+            metrics = _metrics(schemas, windows)
+            if "score" in stages:
+                _score(schemas, instruments, metrics, model)
     if "settle" in stages:
         _settle()
 
 
-def _convert(schemas: Schemas) -> None:
-    instruments = Topology.load().instruments
-    codec = BulkCodec(*schemas.of("market_event"))
-    one = Decimal(1)
+def _model() -> Model:
+    time_s, path = np.zeros(1, np.int64), np.zeros((1, _WINDOW.path_values), np.float32)
+    library = PathLibrary.build("EUR/USD", "M1", path, time_s, time_s + 1, time_s + 2, np.zeros(1, np.int32))
+    return Model(ModelParameters(window=_WINDOW), 2, (library,))
+
+
+def _windows(schemas: Schemas, instruments: Instruments, model_id: str) -> list[bytes]:
+    codec, one = BulkCodec(*schemas.of("market_event")), Decimal(1)
+    event = {"instrument": "EUR/USD", "source": "s"}
     quotes = [
-        {"instrument": "EUR/USD", "kind": "QUOTE", "event_time": k * 60_000_000, "bid": one, "ask": one, "source": "s"}
-        for k in range(2)
+        {**event, "kind": "QUOTE", "event_time": k * MINUTE_US, "bid": one, "ask": one, "sequence": k}
+        for k in range(_WINDOW.window_bars + 1)
     ]
-    values = encode_events(codec, instruments, events_from_records(instruments, quotes)).values()
-    events = decode_events(codec, instruments, [b"EUR/USD"] * 2, values, np.arange(2))
-    MarketDataConverter(instruments, ConvertParameters()).feed(events)
+    records = [{**event, "kind": "MODEL", "event_time": 0, "model_id": model_id}, *quotes]
+    values = encode_events(codec, instruments, events_from_records(instruments, records)).values()
+    n, keys = len(records), [b"EUR/USD"] * len(records)
+    events = decode_events(codec, instruments, keys, values, np.arange(n), 0, 1)
+    parameters = ConvertParameters(_WINDOW.history, _WINDOW.forward)
+    output, symbols = MarketDataConverter(instruments, parameters).feed(events), wire.Symbols(instruments)
+    wire.bar_columns(output.bars, instruments, symbols)
+    columns = wire.window_columns(output, parameters, instruments, symbols)
+    return BulkCodec(*schemas.of("window")).encode(columns, len(output.windows)).values()
+
+
+def _metrics(schemas: Schemas, windows: Sequence[bytes]) -> list[bytes]:
+    decoded = BulkCodec(*schemas.of("window")).decode(windows)
+    wire.refuse_misfit_windows(decoded, _WINDOW)
+    metrics = compute_metrics(*wire.window_series(decoded.columns, _WINDOW), _WINDOW, "cpu")
+    columns = wire.metrics_columns(decoded.columns, metrics, _WINDOW, METRICS_VERSION)
+    return BulkCodec(*schemas.of("metrics")).encode(columns, len(windows)).values()
+
+
+def _score(schemas: Schemas, instruments: Instruments, metrics: Sequence[bytes], model: Model) -> None:
+    decoded = BulkCodec(*schemas.of("metrics")).decode(metrics)
+    wire.refuse_misfit_metrics(decoded, _WINDOW)
+    records, _ = wire.metric_records(decoded.columns, _WINDOW, wire.Symbols(instruments))
+    score_records(records, [model], instruments.symbols, _WINDOW)
 
 
 def _settle() -> None:

@@ -135,14 +135,8 @@ def test_the_latest_price_is_the_newest_by_event_time() -> None:
     events = [quote(1), {**quote(0), "ask": quote(0)["ask"] + DECLARED[0].tick_size * 7}]
     converter = MarketDataConverter(DECLARED, SHORT)
     output = converter.feed(events_from_records(DECLARED, events))
-    assert output.prices.tolist() == [0]
-    assert converter.latest_price(0) == {
-        "instrument": "EUR/USD",
-        "event_time": START_US + 1,
-        "price": quote(0)["bid"],
-        "bid": quote(0)["bid"],
-        "ask": quote(0)["ask"],
-    }
+    bid, ask = (round(quote(0)[side] / DECLARED[0].tick_size) for side in ("bid", "ask"))
+    assert output.prices.tolist() == [(0, START_US + 1, bid, bid, ask)]
     assert not len(converter.feed(events_from_records(DECLARED, events[1:])).prices)
 
 
