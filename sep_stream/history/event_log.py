@@ -13,6 +13,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events
 from sep_stream.market.events import EventBatch, Kind, Reason
 from sep_stream.market.partitioner import partition_for
+from sep_stream.runtime.ahead import ahead
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
@@ -97,7 +98,7 @@ class EventLog:
 
     def stretch(self, partition: int, start: int, stop: int) -> Iterator[EventBatch]:
         """The records of a partition with start <= offset < stop, those that are no event with their reason."""
-        for batch in self._reader.read(self._topic, partition, start, stop):
+        for batch in ahead(self._reader.columns(self._topic, partition, start, stop)):
             yield decode_events(
                 self._codec, self._instruments, batch.keys, batch.values, batch.offsets,
                 partition, self._settings.partitions,

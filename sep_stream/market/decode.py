@@ -43,7 +43,7 @@ def decode_events(
     if -1 in places:
         reason[(reason == Reason.OK) & (instrument < 0)] = Reason.UNKNOWN_INSTRUMENT
     if partition is not None and partitions is not None:
-        key_codes, table = VarColumn.from_list(keys).intern()
+        key_codes, table = VarColumn.of(keys).intern()
         named = [_canonical(instruments, key) for key in table]
         # keys that name no instrument are a mismatch, however long: they are neither hashed nor remembered
         home = [partition_for(key, partitions) if place >= 0 else -1 for key, place in zip(table, named, strict=True)]

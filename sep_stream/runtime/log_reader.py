@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Message, TopicPartition
 
-from sep_stream.errors import DependencyError, InputError, SepError, StateError
+from sep_stream.errors import DependencyError, InputError, StateError
 from sep_stream.runtime.asker import Asker, denial, is_denial
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
+from sep_stream.runtime.read_faults import ReadFault, faults_among, partition_end, raise_fatal
 from sep_stream.runtime.roles import READER_GROUP
 from sep_stream.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from sep_stream.runtime.bulk_consumer import RecordColumns
 
 BATCH_RECORDS_MAX: Final = 50_000
 SILENCE_S_MAX: Final = 8.0
 """A read that brings nothing for this long before its end is an error."""
 REQUEST_TIMEOUT_S: Final = 6.0
 _POLL_S: Final = 0.25
-_AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
-"""A connection that is lost comes back, or the read's silence ends it."""
 
 
 class Record(NamedTuple):
@@ -34,6 +37,18 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+
+
+class Stretch(Protocol):
+    """Records of one partition in offset order."""
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...
+
+    def before(self, stop: int) -> Self:
+        """Those with an offset below `stop`."""
+
+    def __len__(self) -> int: ...
 
 
 class RecordBatch:
@@ -48,6 +63,10 @@ class RecordBatch:
     @property
     def timestamps_ms(self) -> npt.NDArray[np.int64]:
         return self._integers(message.timestamp()[1] for message in self._messages)
+
+    def before(self, stop: int) -> RecordBatch:
+        """Those with an offset below `stop`."""
+        return RecordBatch(self._messages[: int(np.searchsorted(self.offsets, stop))])
 
     def records(self) -> Iterator[Record]:
         """Whole, one by one."""
@@ -129,14 +148,25 @@ class LogReader:
         if start >= stop:
             return
         records_max = records_max or BATCH_RECORDS_MAX
-        consumer = self._consumer(**{"queued.min.messages": records_max})
         try:
-            consumer.assign([TopicPartition(topic, partition, start)])
-            yield from self._until(consumer, TopicPartition(topic, partition), stop, records_max)
+            with closing(self._consumer(**{"queued.min.messages": records_max})) as consumer:
+                consumer.assign([TopicPartition(topic, partition, start)])
+                yield from self._until(lambda: _parted(_fetch(consumer, records_max)), topic, partition, start, stop)
         except KafkaException as error:
             raise self._unavailable(error) from error
-        finally:
-            consumer.close()
+
+    def columns(self, topic: str, partition: int, start: int, stop: int) -> Generator[RecordColumns]:
+        """As `read`, of millions: offsets, keys and values alone."""
+        from sep_stream.runtime.bulk_consumer import BulkConsumer
+
+        if start >= stop:
+            return
+        config = librdkafka(self._settings, **self._config())
+        try:
+            with closing(BulkConsumer(config, topic, partition, start, BATCH_RECORDS_MAX)) as consumer:
+                yield from self._until(lambda: consumer.fetch(_POLL_S), topic, partition, start, stop)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
 
     def follow(self, topic: str, starts: Mapping[int, int]) -> LogFollower:
         """Follow a topic from these offsets by partition; close it when done."""
@@ -144,31 +174,30 @@ class LogReader:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         return LogFollower(consumer, self._settings)
 
-    def _until(self, consumer: Consumer, tp: TopicPartition, stop: int, records_max: int) -> Iterator[RecordBatch]:
+    def _until[S: Stretch](
+        self, fetch: Callable[[], tuple[S, list[ReadFault]]], topic: str, partition: int, position: int, stop: int
+    ) -> Iterator[S]:
         heard_s, patience_s = time.monotonic(), self._patience_s or SILENCE_S_MAX
         while True:
-            messages = _fetch(consumer, records_max)
-            errors = _errors(messages)
-            records = [m for m in messages if m.error() is None] if errors else messages
-            wanted = [m for m in records if m.offset() < stop] if records and records[-1].offset() >= stop else records
-            if wanted:
-                yield RecordBatch(wanted)
-            position = consumer.position([tp])[0].offset
-            if position >= stop or len(wanted) < len(records):
-                return
-            end = _end(errors)
+            fetched, faults = fetch()
+            if len(fetched):
+                position = int(fetched.offsets[-1]) + 1
+                wanted = fetched if position <= stop else fetched.before(stop)
+                if len(wanted):
+                    yield wanted
+                if position >= stop:
+                    return
+            end = partition_end(faults)
             if end is not None:
                 if end < stop:
-                    raise StateError(
-                        f"{tp.topic}/{tp.partition}: the log ends at offset {end}, expected it up to {stop}"
-                    )
+                    raise StateError(f"{topic}/{partition}: the log ends at offset {end}, expected it up to {stop}")
                 return
-            _raise_fatal(errors, self._settings)
-            if messages:
+            raise_fatal(faults, self._settings)
+            if len(fetched) or faults:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > patience_s:
                 raise DependencyError(
-                    f"{tp.topic}/{tp.partition}: nothing arrived for {patience_s:.0f} s at offset {position}, "
+                    f"{topic}/{partition}: nothing arrived for {patience_s:.0f} s at offset {position}, "
                     f"before {stop}; is the broker at {self._address()} up?"
                 )
 
@@ -210,7 +239,7 @@ class LogFollower:
         if first is None:
             return []
         messages = [first, *self._consumer.consume(BATCH_RECORDS_MAX - 1, 0)]
-        _raise_fatal(_errors(messages), self._settings)
+        raise_fatal(faults_among(messages), self._settings)
         return [message for message in messages if message.error() is None]
 
     def close(self) -> None:
@@ -223,27 +252,6 @@ def _fetch(consumer: Consumer, records_max: int) -> list[Message]:
     return [] if first is None else [first, *consumer.consume(records_max - 1, 0)]
 
 
-def _errors(messages: Sequence[Message]) -> list[Message]:
-    return [m for m, error in zip(messages, map(Message.error, messages), strict=True) if error is not None]
-
-
-def _end(errors: Iterable[Message]) -> int | None:
-    """The next offset of a partition, where an "error" says that its end is reached; markers of transactions lie
-    before it, records of open ones behind."""
-    return next((m.offset() for m in errors if m.error().code() == KafkaError._PARTITION_EOF), None)
-
-
-def _raise_fatal(errors: Iterable[Message], settings: Settings) -> None:
-    for message in errors:
-        error = message.error()
-        if not error.retriable() and error.code() not in _AWAY:
-            raise _fatal(message, error, settings)
-
-
-def _fatal(message: Message, error: KafkaError, settings: Settings) -> SepError:
-    if is_denial(error):
-        about = (
-            f"topic {message.topic()!r}" if message.topic() else f"consumer group {settings.prefix + READER_GROUP!r}"
-        )
-        return DependencyError(denial(settings, about, "read" if message.topic() else "describe"))
-    return InputError(f"{message.topic()}/{message.partition()}: {error.str()}")
+def _parted(messages: Sequence[Message]) -> tuple[RecordBatch, list[ReadFault]]:
+    faults = faults_among(messages)
+    return RecordBatch([m for m in messages if m.error() is None] if faults else messages), faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,22 @@ def test_a_list_comes_back_as_it_was(values: list[bytes | None]) -> None:
     column = VarColumn.from_list(values)
     assert column.to_list() == values
     assert len(column) == len(values)
+
+
+@given(VALUES, st.data())
+def test_a_column_is_a_sequence_of_its_values(values: list[bytes | None], data: st.DataObject) -> None:
+    column = VarColumn.from_list(values)
+    assert list(column) == [column[row] for row in range(len(values))] == values
+    rows = data.draw(st.slices(len(values)))
+    assert list(column[rows]) == values[rows]
+    with pytest.raises(IndexError):
+        column[len(values)]
+
+
+def test_a_column_is_taken_as_it_is() -> None:
+    column = VarColumn.from_list([b"a"])
+    assert VarColumn.of(column) is column
+    assert list(VarColumn.of([b"a", None])) == [b"a", None]
 
 
 def test_codes_choose_from_the_table_and_minus_one_is_null() -> None:

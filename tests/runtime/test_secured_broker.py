@@ -22,8 +22,10 @@ from confluent_kafka.admin import AdminClient
 
 from sep_stream.cli import cli
 from sep_stream.errors import ConfigurationError, SepError
+from sep_stream.history import EventLog
 from sep_stream.history.requeue import Requeue
 from sep_stream.history.transactions import Transactions
+from sep_stream.market.events import Kind
 from sep_stream.runtime import acls, topics
 from sep_stream.runtime.acls import Acl
 from sep_stream.runtime.certificates import Authority
@@ -128,6 +130,8 @@ def test_who_may_not_read_is_refused_with_user_topic_and_remedy(secured: Secured
         LogReader(secured.settings("score")).committed("sep.convert", "sep.metrics", [0])
     with pytest.raises(SepError, match=r"does not let user 'convert' read topic 'sep\.bars'"):
         list(LogReader(secured.settings("convert")).read("sep.bars", 0, 0, 1))
+    with pytest.raises(SepError, match=r"does not let user 'convert' read topic 'sep\.bars'"):
+        list(LogReader(secured.settings("convert")).columns("sep.bars", 0, 0, 1))
 
 
 def test_a_worker_that_lacks_a_right_does_not_begin(secured: Secured) -> None:
@@ -178,6 +182,8 @@ def test_the_pipeline_runs_with_a_user_for_each_stage(secured: Secured, tmp_path
             assert time.monotonic() < deadline_s, {name: count(name) for name in ("windows", "metrics", "signals")}
             time.sleep(0.1)
     assert count("dead.letters") == 0
+    kinds = [kind for batch in EventLog(secured_by("read"), TOPOLOGY).batches(SYMBOLS) for kind in batch.kind.tolist()]
+    assert kinds.count(Kind.QUOTE) == len(events)
     assert secured.names_no_secret("".join((folder / "worker.log").read_text() for folder in folders.values()))
 
 

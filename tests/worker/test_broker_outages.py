@@ -8,13 +8,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import Producer
 
 from sep_stream.runtime import log_reader, topics
 from sep_stream.runtime.embedded import EmbeddedKafka
+from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources import publisher
@@ -90,6 +93,28 @@ def test_a_broker_that_comes_back_changes_nothing(
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
     assert asked == [0]
+
+
+@pytest.mark.parametrize("way", ["read", "columns"])
+def test_a_bulk_read_goes_on_where_it_was_when_the_broker_comes_back(
+    kafka: EmbeddedKafka, settings: Settings, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "SILENCE_S_MAX", 60)
+    monkeypatch.setattr(log_reader, "BATCH_RECORDS_MAX", 100)
+    config = LogReader._config
+    small = {"queued.min.messages": 1, "fetch.message.max.bytes": 1_000}  # little is read ahead
+    monkeypatch.setattr(LogReader, "_config", lambda self, **extra: config(self, **extra | small))
+    topic = settings.topic("bars")
+    producer = Producer(librdkafka(settings, **{"enable.idempotence": True, "batch.num.messages": 100}))
+    for k in range(5_000):
+        producer.produce(topic, b"%d" % k, partition=0)
+    assert producer.flush(30) == 0
+    batches = getattr(LogReader(settings), way)(topic, 0, 0, 5_000)
+    found = [value for batch in islice(batches, 10) for value in batch.values]
+    kill(kafka)
+    kafka.start(quiet)
+    found += [value for batch in batches for value in batch.values]
+    assert found == [b"%d" % k for k in range(5_000)]
 
 
 @pytest.mark.slow
