@@ -53,7 +53,7 @@ def _rounded(digits: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """The float64 nearest to each row of digits, ties to even: so divides Python two integers."""
     sums = np.empty(len(digits))
     for d, (*column, spoiled) in enumerate(digits.tolist()):
-        total = sum(digit << (_DIGIT_BITS * place) for place, digit in enumerate(column))
+        total = sum(digit << (_DIGIT_BITS * place) for place, digit in enumerate(column) if digit)
         sums[d] = np.nan if spoiled else total / (1 << _LEAST_BITS)
     return sums
 

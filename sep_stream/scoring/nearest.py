@@ -26,11 +26,18 @@ _MARGIN: Final = 2e-5
 """A row is passed over if its float32 bound is this much below the bar; the bound's own error is below 5e-6."""
 _ROWS_AT_ONCE_MAX: Final = 131_072
 """With more eligible rows, the bounds of all at once leave the caches and take longer than they save."""
-_SAMPLE_ROWS: Final = 8_192
+_SAMPLE_ROWS: Final = 2_048
 """The basis is made of so many rows; any basis gives the same result, a worse one later."""
+_TURNS: Final = 8
+"""After so many the basis holds as much of the rows as the best one, to 0.01 %."""
+_REST_MIN: Final = 1e-9
+"""Less than this share of a direction is what rounding leaves of nothing."""
 _CHUNK_ROWS: Final = 65_536
 _PART_ROW_QUERIES_MIN: Final = 1 << 20
 """Fewest rows times queries worth a thread of their own: a millisecond's work."""
+
+_inlined = nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+"""Inlined by Numba itself: a call that hands on arrays takes longer than most of these functions do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,30 +119,86 @@ def nearest_blocks(
     return Nearest(row, cosine, count)
 
 
-def _unit(quantised: npt.NDArray[np.int8], norm: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Rows scaled to length 1; those of length 0 as they are."""
-    scale = 1.0 / np.sqrt(np.maximum(norm, 1))
-    return quantised.astype(np.float32) * scale.astype(np.float32)[:, None]
-
-
 def _basis(quantised: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
     """The directions (3K, c) in which rows differ most: principal components, about the origin, of some of them."""
     sample = quantised[:: max(1, len(quantised) // _SAMPLE_ROWS)]
-    unit = _unit(sample, squared_norms(sample)).astype(np.float64)
-    _, directions = np.linalg.eigh(unit.T @ unit)
-    return np.ascontiguousarray(directions[:, ::-1][:, :BASIS_MAX], np.float32)
+    gram = np.zeros((quantised.shape[1],) * 2)
+    _add_products(sample, squared_norms(sample), gram)
+    directions = np.eye(min(BASIS_MAX, len(gram)), len(gram))
+    for _ in range(_TURNS):
+        _turn(gram, directions)
+    return np.ascontiguousarray(directions.T, np.float32)
 
 
 def _bounds(
     quantised: npt.NDArray[np.int8], norm: npt.NDArray[np.int64], basis: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """(n, _BOUND_DIMENSIONS): see Tiles."""
-    unit = _unit(quantised, norm)
-    bounds = np.zeros((len(unit), _BOUND_DIMENSIONS), np.float32)
-    inside = unit @ basis
-    bounds[:, : basis.shape[1]] = inside
-    bounds[:, -1] = np.linalg.norm(unit - inside @ basis.T, axis=1)
+    bounds = np.zeros((len(quantised), _BOUND_DIMENSIONS), np.float32)
+    _fill_bounds(quantised, norm, np.ascontiguousarray(basis.T), bounds)
     return bounds
+
+
+# Loops, and not the products of whole matrices, which they equal: numpy's library for those has one set of threads for
+# the process, and where several threads score, they wait for it and for each other.
+
+
+@_inlined
+def _scale_row(quantised: Any, row: int, norm: int, unit: Any) -> None:
+    """A row scaled to length 1; one of length 0 as it is."""
+    scale = np.float32(1.0 / np.sqrt(np.float64(max(norm, 1))))
+    for d in range(len(unit)):
+        unit[d] = np.float32(quantised[row, d]) * scale
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _add_products(quantised: Any, norm: Any, gram: Any) -> None:
+    """Adds up, over the rows scaled to length 1, the products of all pairs of their values."""
+    width = quantised.shape[1]
+    unit = np.empty(width, np.float32)
+    for row in range(len(quantised)):
+        _scale_row(quantised, row, norm[row], unit)
+        for a in range(width):
+            for b in range(width):
+                gram[a, b] += unit[a] * unit[b]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _turn(gram: Any, directions: Any) -> None:
+    """Turns orthonormal rows towards the main axes of a symmetric matrix: multiplied by it, and made orthonormal
+    again. Where fewer axes differ from 0 than there are rows, the others are 0."""
+    turned = np.zeros_like(directions)
+    for c in range(len(directions)):
+        for a in range(len(gram)):
+            for b in range(len(gram)):
+                turned[c, b] += directions[c, a] * gram[a, b]
+    for c in range(len(turned)):
+        length = np.sqrt((turned[c] * turned[c]).sum())
+        for _ in range(2):  # the first leaves what it rounds off
+            for before in range(c):
+                turned[c] -= (turned[c] * directions[before]).sum() * directions[before]
+        rest = np.sqrt((turned[c] * turned[c]).sum())
+        directions[c] = turned[c] / rest if rest > _REST_MIN * length else 0.0 * turned[c]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _fill_bounds(quantised: Any, norm: Any, directions: Any, bounds: Any) -> None:
+    width = quantised.shape[1]
+    unit = np.empty(width, np.float32)
+    for row in range(len(quantised)):
+        _scale_row(quantised, row, norm[row], unit)
+        for c in range(len(directions)):
+            inside = np.float32(0.0)
+            for d in range(width):
+                inside += unit[d] * directions[c, d]
+            bounds[row, c] = inside
+        for c in range(len(directions)):
+            for d in range(width):
+                unit[d] -= bounds[row, c] * directions[c, d]
+        outside = np.float32(0.0)
+        for d in range(width):
+            outside += unit[d] * unit[d]
+        bounds[row, _BOUND_DIMENSIONS - 1] = np.sqrt(outside)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -149,6 +212,7 @@ def _search_at_once(
     tops = np.empty((_QUERIES_PER_PASS, tiles * TILE_ROWS), np.float32)
     blocks_max = tiles * TILE_ROWS // block_rows + 1
     most, least = np.empty(blocks_max, np.float32), np.empty(blocks_max, np.float32)
+    greatest = np.empty(k, np.float32)
     for first in range(0, len(queries), _QUERIES_PER_PASS):
         of_group = query_bounds[first : first + _QUERIES_PER_PASS]
         for tile in range((eligible[first : first + _QUERIES_PER_PASS].max() + TILE_ROWS - 1) // TILE_ROWS):
@@ -162,7 +226,7 @@ def _search_at_once(
                 most[block], least[block] = _reach(top[start:stop], outside[start:stop], twice_outside)
             bar = np.float32(-np.inf)
             if blocks > k:
-                bar = np.partition(least[:blocks], blocks - k)[blocks - k] - np.float32(_MARGIN)
+                bar = _last_of_greatest(least[:blocks], greatest) - np.float32(_MARGIN)
             for block in range(blocks):
                 if most[block] < bar:
                     continue
@@ -213,7 +277,7 @@ def _search_by_tile(
             _enter(block_row[j], block_cosine[j], k, row[out], cosine[out], count, out, bar[j])
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _best_of(
     values: Any, norm: Any, top: Any, base: int, start: int, stop: int, query: Any, query_norm: int, bar: Any, r: int,
     c: float,
@@ -229,10 +293,7 @@ def _best_of(
         if not _any_above(top[piece:end], lowest):
             continue
         if first < 0:
-            first = piece
-            for i in range(piece + 1, stop):
-                if top[i] > top[first]:
-                    first = i
+            first = piece + _highest(top[piece:stop])
             r, c = _better(values, norm, base + first, query, query_norm, r, c)
             lowest = max(lowest, np.float32(c - _MARGIN))
         for i in range(piece, end):
@@ -242,20 +303,52 @@ def _best_of(
     return r, c
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
+def _highest(tops: Any) -> Any:
+    """The row of the greatest bound, or the last where all are below 0. Compared as in `_reach`."""
+    most = np.float32(0.0).view(np.int32)
+    for i in range(len(tops)):
+        most = max(most, np.float32(tops[i]).view(np.int32))
+    row = 0
+    while row < len(tops) - 1 and np.float32(tops[row]).view(np.int32) != most:
+        row += 1
+    return row
+
+
+@_inlined
 def _better(values: Any, norm: Any, i: int, query: Any, query_norm: int, r: int, c: float) -> Any:
     """(row, cosine) of the better of row i and row r, whose cosine is c; the later one if they are equal."""
     cosine = _cosine(_dot(values[i], query), norm[i], query_norm)
     return (i, cosine) if cosine > c or (cosine == c and i > r) else (r, c)
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz", "reassoc"})
+@_inlined
 def _reach(tops: Any, outside: Any, twice_outside: Any) -> Any:
-    """The greatest that some rows may reach, and the greatest that one of them surely reaches."""
-    most, least = np.float32(-2.0), np.float32(-2.0)
+    """What some rows reach at most, and what one of them surely reaches.
+
+    The bits are compared as integers, which takes a few instructions for all rows; that of floats goes one by one. The
+    order is that of the floats from 0 on. Below, `most` is told as 0, and `least` as one of several or -2: both hold.
+    """
+    most, least = np.float32(0.0).view(np.int32), np.float32(-2.0).view(np.int32)
     for i in range(len(tops)):
-        most, least = max(most, tops[i]), max(least, tops[i] - twice_outside * outside[i])
-    return most, least
+        most = max(most, np.float32(tops[i]).view(np.int32))
+        least = max(least, np.float32(tops[i] - twice_outside * outside[i]).view(np.int32))
+    return np.int32(most).view(np.float32), np.int32(least).view(np.float32)
+
+
+@_inlined
+def _last_of_greatest(values: Any, greatest: Any) -> Any:
+    """The k-th greatest value; the k greatest are put into `greatest`, in order."""
+    greatest[:] = -np.inf
+    last = len(greatest) - 1
+    for value in values:
+        if value > greatest[last]:
+            at = last
+            while at > 0 and greatest[at - 1] < value:
+                greatest[at] = greatest[at - 1]
+                at -= 1
+            greatest[at] = value
+    return greatest[last]
 
 
 _bound_sums = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -302,7 +395,7 @@ def _tops_of_four(p: Any, q: Any, r: Any, s: Any, tile: Any, queries: Any) -> No
             s[i] += ((u0 * e0 + u1 * e1) + (u2 * e2 + u3 * e3)) + (u4 * e4 + u5 * e5)
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _any_above(tops: Any, bar: Any) -> Any:
     above = np.int32(0)
     for i in range(len(tops)):
@@ -310,21 +403,21 @@ def _any_above(tops: Any, bar: Any) -> Any:
     return above > 0
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _dot(a: Any, b: Any) -> Any:
     total = np.int32(0)
     for d in range(len(a)):
-        total += np.int32(a[d]) * np.int32(b[d])
+        total = np.int32(total + np.int32(np.int32(a[d]) * np.int32(b[d])))  # Numba widens sums of int32 to int64
     return total
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _cosine(dot: int, norm: int, query_norm: int) -> float:
     product = np.float64(norm * query_norm)
     return np.float64(dot) / np.sqrt(product) if product > 0.0 else 0.0
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _enter(r: int, c: float, k: int, row: Any, cosine: Any, count: Any, j: int, bar: Any) -> Any:
     """Put a finished block among the best, before those that it equals: it is the later one. Returns the bar now."""
     if count[j] == k and c < cosine[k - 1]:

@@ -124,6 +124,18 @@ def test_no_cosine_is_above_its_bound(seed: int, n: int, width: int) -> None:
     assert (exact <= bounds @ bounds.T + nearest._MARGIN / 4).all()
 
 
+def test_the_basis_is_orthonormal_and_holds_of_smooth_rows_what_the_best_one_holds() -> None:
+    rng = np.random.default_rng(9)
+    paths = np.cumsum(rng.normal(size=(3000, 48)), axis=1)
+    rows = np.clip(np.rint(paths / paths.std() * 32), -127, 127).astype(np.int8)
+    basis = Tiles.of(rows).basis.astype(np.float64)
+    unit = rows / np.sqrt(np.maximum(1, nearest.squared_norms(rows)))[:, None]
+    best = np.linalg.eigh(unit.T @ unit)[1][:, -nearest.BASIS_MAX :]
+    assert np.abs(basis.T @ basis - np.eye(nearest.BASIS_MAX)).max() < 1e-6
+    held, most = (float(((unit @ directions) ** 2).sum() / len(unit)) for directions in (basis, best))
+    assert most - 0.001 < held < most + 1e-6
+
+
 def test_the_largest_values_do_not_overflow() -> None:
     rows = np.full((200, 48), 127, np.int8)
     rows[::2] = -127
