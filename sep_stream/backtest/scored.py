@@ -97,70 +97,79 @@ def metric_records(
 ) -> MetricRecords:
     """The windows that bars complete with their metrics, each M1 window with the newest complete M5 and M15 windows."""
     closed = bars.rows[rows]
-    need = params.window_bars
-    longer = []
-    for timeframe, name in ((1, "m5_count"), (2, "m15_count")):
-        newest = closed[name].astype(np.int64) - 1
-        present = (closed["timeframe"] == 0) & (newest >= need - 1)
-        longer.append(_windows(bars, timeframe, newest, present, model_of, params, engine))
-    own = [
-        _windows(bars, timeframe, closed["index"].astype(np.int64), closed["timeframe"] == timeframe, model_of, params,
-                 engine)
-        for timeframe in range(len(TIMEFRAMES))
-    ]  # fmt: skip
+    last = closed["index"].astype(np.int64)
+    lanes = [np.flatnonzero(closed["timeframe"] == timeframe) for timeframe in range(len(TIMEFRAMES))]
+    own = _joined([_windows(bars, timeframe, last[lane], model_of, params, engine)
+                   for timeframe, lane in enumerate(lanes)])  # fmt: skip
     return MetricRecords(
         instrument=np.full(len(rows), bars.position, np.int16),
         timeframe=closed["timeframe"].astype(np.uint8),
-        own=_merged(own, closed["timeframe"]),
-        m5=longer[0],
-        m15=longer[1],
+        own=_taken(own, np.argsort(np.concatenate(lanes)), np.ones(len(rows), np.bool_)),
+        m5=_newest(bars, 1, closed, closed["m5_count"], model_of, params, engine),
+        m15=_newest(bars, 2, closed, closed["m15_count"], model_of, params, engine),
     )
+
+
+def _newest(
+    bars: InstrumentBars,
+    timeframe: int,
+    closed: npt.NDArray[np.void],
+    count: npt.NDArray[np.int32],
+    model_of: ModelOf,
+    params: WindowParams,
+    engine: str | Engine,
+) -> WindowMetrics:
+    """For each M1 bar the window of a longer timeframe that ends at the last of `count` bars (n,); rows that mean
+    nothing where there is none."""
+    present = (closed["timeframe"] == 0) & (count >= params.window_bars)
+    ends, where = np.unique(count[present].astype(np.int64) - 1, return_inverse=True)
+    if not len(ends):
+        return WindowMetrics.absent(len(closed), params.samples)
+    at = np.zeros(len(closed), np.intp)
+    at[present] = where
+    return _taken(_windows(bars, timeframe, ends, model_of, params, engine), at, present)
 
 
 def _windows(
     bars: InstrumentBars,
     timeframe: int,
-    last: npt.NDArray[np.int64],
-    present: npt.NDArray[np.bool_],
+    ends: npt.NDArray[np.int64],
     model_of: ModelOf,
     params: WindowParams,
     engine: str | Engine,
 ) -> WindowMetrics:
-    """The windows of a timeframe that end at bars `last` (n,) where present; elsewhere rows that mean nothing."""
-    n, lane = len(last), bars.lanes[timeframe]
-    ends, where = np.unique(last[present], return_inverse=True)
-    at = np.zeros(n, np.intp)
-    at[present] = where
+    """The windows of a timeframe that end at its bars `ends` (n,), which rise."""
     if not len(ends):
-        nothing = np.zeros(n, np.int64)
-        no_model = np.full(n, -1, np.int32)
-        return WindowMetrics(present, nothing, nothing, nothing, no_model, MetricsBatch.zeros(n, params.samples))
+        return WindowMetrics.absent(0, params.samples)
+    lane = bars.lanes[timeframe]
     first, stop = int(ends[0]) - params.window_bars + 1, int(ends[-1]) + 1
     anchors = ends - params.forward
-    metrics = compute_metrics(lane.bits[first:stop], lane.close[first:stop], anchors - first, params, engine)
     return WindowMetrics(
-        present=present,
-        anchor_time_s=lane.open_time_s[anchors][at],
-        start_time_s=lane.open_time_s[anchors - params.history + 1][at],
-        available_at_s=(lane.open_time_s[ends] + DURATION_S[timeframe])[at],
-        model=model_of(timeframe, ends)[at],
-        metrics=metrics.take(at),
+        present=np.ones(len(ends), np.bool_),
+        anchor_time_s=lane.open_time_s[anchors],
+        start_time_s=lane.open_time_s[anchors - params.history + 1],
+        available_at_s=lane.open_time_s[ends] + DURATION_S[timeframe],
+        model=model_of(timeframe, ends),
+        metrics=compute_metrics(lane.bits[first:stop], lane.close[first:stop], anchors - first, params, engine),
     )
 
 
-def _merged(parts: Sequence[WindowMetrics], chosen: npt.NDArray[np.uint8]) -> WindowMetrics:
-    """Row k is that of `parts[chosen[k]]`."""
-    n = len(chosen)
-    at = chosen.astype(np.intp) * n + np.arange(n)
+def _joined(parts: Sequence[WindowMetrics]) -> WindowMetrics:
+    """One part after the other."""
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("present", "anchor_time_s", "start_time_s", "available_at_s", "model")
+    }
+    return WindowMetrics(**columns, metrics=MetricsBatch.concatenate([part.metrics for part in parts]))
 
-    def column(name: str) -> npt.NDArray[np.int64]:
-        return np.concatenate([getattr(part, name) for part in parts])[at]
 
+def _taken(windows: WindowMetrics, at: npt.NDArray[np.intp], present: npt.NDArray[np.bool_]) -> WindowMetrics:
+    """Row k is that at `at[k]`."""
     return WindowMetrics(
-        present=np.ones(n, np.bool_),
-        anchor_time_s=column("anchor_time_s"),
-        start_time_s=column("start_time_s"),
-        available_at_s=column("available_at_s"),
-        model=column("model").astype(np.int32),
-        metrics=MetricsBatch.concatenate([part.metrics for part in parts]).take(at),
+        present=present,
+        anchor_time_s=windows.anchor_time_s[at],
+        start_time_s=windows.start_time_s[at],
+        available_at_s=windows.available_at_s[at],
+        model=windows.model[at],
+        metrics=windows.metrics.take(at),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,11 +16,13 @@ from sep_stream.errors import InputError
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import DURATION_S
 from sep_stream.metrics import Engine
+from sep_stream.runtime.ahead import ahead
 from sep_stream.scoring import Model, ModelParameters
 from sep_stream.settling import Settled, SettleParameters, Settler, Stake
 from sep_stream.settling.machine import TRADE_DTYPE
 from sep_stream.training.calibrate import calibrated
 from sep_stream.training.folds import Fold, FoldPlan
+from sep_stream.training.series import ClosedBars
 from sep_stream.training.train import train
 
 
@@ -70,12 +72,15 @@ class Backtest:
     def walk(self, history: MarketHistory, folds: Sequence[Fold]) -> Iterator[ScoredFold]:
         """Train, score and settle fold by fold; what a fold's model knows ends at its cut."""
         series, settler = history.series, Settler(self._instruments, self._parameters.settle)
+        trained = (self._trained(series, fold) for fold in folds)
         models: list[Model] = []
-        for fold in folds:
-            model = train(series, self._parameters.model, fold.cut_s, self._engine, fold.train_from_s)
-            model = calibrated(model, self._engine) if self._parameters.calibrate else model
+        for fold, model in zip(folds, ahead(trained), strict=True):
             models = [*models[-1:], model]
             yield self._scored(history, fold, models, settler)
+
+    def _trained(self, series: Mapping[tuple[str, str], ClosedBars], fold: Fold) -> Model:
+        model = train(series, self._parameters.model, fold.cut_s, self._engine, fold.train_from_s)
+        return calibrated(model, self._engine) if self._parameters.calibrate else model
 
     def with_model(self, history: MarketHistory, model: Model) -> Iterator[ScoredFold]:
         """Score all that ended at or after a model's training cut by it: what came before, it knew."""

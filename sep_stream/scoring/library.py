@@ -139,15 +139,14 @@ def quantise(
     paths: npt.NDArray[np.float32], mu: npt.NDArray[np.float64], sigma: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int8]:
     """Paths (n, 3K) as int8 in units of 1/32 sigma from mu, ties to even, at most 127 either way."""
-    quantised = np.zeros(paths.shape, np.int8)
-    _quantise(paths, mu, sigma, quantised)
+    quantised = np.empty(paths.shape, np.int8)
+    _quantise(paths, mu, np.where(sigma >= SIGMA_MIN, sigma, np.inf), quantised)
     return quantised
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _quantise(paths: Any, mu: Any, sigma: Any, quantised: Any) -> None:
+def _quantise(paths: Any, mu: Any, divisor: Any, quantised: Any) -> None:
     for k in range(len(paths)):
         for d in range(len(mu)):
-            if sigma[d] >= SIGMA_MIN:
-                scaled = np.rint(((np.float64(paths[k, d]) - mu[d]) / sigma[d]) * _SCALE)
-                quantised[k, d] = np.int8(min(max(scaled, -_LIMIT), _LIMIT))
+            scaled = np.rint(((np.float64(paths[k, d]) - mu[d]) / divisor[d]) * _SCALE)
+            quantised[k, d] = np.int8(min(max(scaled, -_LIMIT), _LIMIT))

@@ -59,6 +59,13 @@ class WindowMetrics:
     model: npt.NDArray[np.int32]
     metrics: MetricsBatch
 
+    @classmethod
+    def absent(cls, n: int, samples: int) -> WindowMetrics:
+        """n rows without a window, with paths of `samples` steps."""
+        nothing = np.zeros(n, np.int64)
+        no_model = np.full(n, -1, np.int32)
+        return cls(nothing != 0, nothing, nothing, nothing, no_model, MetricsBatch.zeros(n, samples))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricRecords:
