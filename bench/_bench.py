@@ -23,6 +23,7 @@ from sep_stream import threads
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.events import EventBatch
 from sep_stream.runtime import garbage_collector, topics
+from sep_stream.runtime.cpu_info import cpu_name
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.resources import resource
@@ -115,12 +116,6 @@ def header() -> str:
             f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         ]
     )
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _version(name: str) -> str:

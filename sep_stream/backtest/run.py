@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from sep_stream.backtest.tables import (
     trade_schema,
 )
 from sep_stream.backtest.walk import BacktestParameters, ScoredFold
-from sep_stream.errors import DependencyError
+from sep_stream.files import drafts
 from sep_stream.market.instruments import Instrument, Instruments
 from sep_stream.market.timeframes import DURATION_S
 from sep_stream.scoring import Model
@@ -58,11 +58,12 @@ def write_run(
     """Score the folds as they come, and write FILES to a folder; the summary. Raises DependencyError where the folder
     can't be written to: what lay there before then still does."""
     gathered = _Gathered(history, parameters, instruments)
-    with _drafts(out) as draft:
+    with drafts(*(out / name for name in FILES)) as (signals, trades, summary_file, report):
+        out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             write_signals, write_trades = (
-                files.enter_context(parquet_rows(draft(name), schema))
-                for name, schema in (("signals.parquet", signal_schema()), ("trades.parquet", trade_schema()))
+                files.enter_context(parquet_rows(path, schema))
+                for path, schema in ((signals, signal_schema()), (trades, trade_schema()))
             )
             for fold in folds:
                 for part in fold.scored:
@@ -72,8 +73,8 @@ def write_run(
                 progress(gathered.line(fold))
         data = gathered.data(told)
         numbers = summary(data)
-        draft("summary.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-        draft("report.html").write_text(render_report(data, numbers))
+        summary_file.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+        report.write_text(render_report(data, numbers))
     return numbers
 
 
@@ -176,22 +177,3 @@ def parameter_document(parameters: BacktestParameters) -> Mapping[str, Any]:
         "calibrate": p.calibrate,
         "folds": None if p.plan is None else {k: v for k, v in asdict(p.plan).items() if k != "horizon_bars"},
     }
-
-
-@contextmanager
-def _drafts(out: Path) -> Iterator[Callable[[str], Path]]:
-    """Paths to write FILES to; they get their names when all are written."""
-
-    def draft(name: str) -> Path:
-        return out / f".{name}.draft"
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield draft
-        for name in FILES:
-            draft(name).replace(out / name)
-    except OSError as error:
-        raise DependencyError(f"{error.filename or out}: {error.strerror or error}") from error
-    finally:
-        for name in FILES:
-            draft(name).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import click
 import numpy as np
 
-from sep_stream.errors import DependencyError
+from sep_stream.files import drafts
 
 Columns = Mapping[str, Any]
 """n-long columns by name: lists, or datetime64[s] arrays in UTC with NaT for null."""
@@ -51,8 +51,7 @@ def sink(out: Path | None, schema: Callable[[], Any]) -> Iterator[Write]:
         yield lambda columns: _write_lines(sys.stdout, columns)
         sys.stdout.flush()
         return
-    draft = out.with_name(f".{out.name}.draft")
-    try:
+    with drafts(out) as [draft]:
         if out.suffix == ".parquet":
             from sep_stream.stores.parquet import parquet_rows
 
@@ -61,11 +60,6 @@ def sink(out: Path | None, schema: Callable[[], Any]) -> Iterator[Write]:
         else:
             with draft.open("w", encoding="utf-8") as text:
                 yield lambda columns: _write_lines(text, columns)
-        draft.replace(out)
-    except OSError as error:
-        raise DependencyError(f"{error.filename or out}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _write_lines(file: IO[str], columns: Columns) -> None:

@@ -6,10 +6,10 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from sep_stream.files import write_whole
 from sep_stream.metrics import WindowParams, compute_metrics
 from sep_stream.metrics.engines import CPU
+from sep_stream.runtime.cpu_info import cpu_name
 from sep_stream.runtime.resources import resource
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.score import MATCHES, cpu_votes
@@ -86,31 +88,25 @@ def crossover(timings: Sequence[Timing]) -> int:
 
 def calibrated_on(gpu: GpuEngine, folder: Path, device: str) -> Calibration:
     """What is kept in a folder of this GPU and machine, else measured and kept there."""
-    path = folder / "gpu" / f"calibration-{_key(device)}.json"
+    path = _path(folder, device)
     kept = read(path)
     if kept is None:
-        kept = measure(gpu, f"{device}; {_cpu_name()}")
+        kept = measure(gpu, f"{device}; {cpu_name()}")
         write(path, kept)
     return kept
 
 
 def kept_calibration(folder: Path, device: str) -> Calibration | None:
     """What is kept in a folder of this GPU and machine."""
-    return read(folder / "gpu" / f"calibration-{_key(device)}.json")
+    return read(_path(folder, device))
 
 
-def _key(device: str) -> str:
-    """Of what a measurement depends on: device, processor and kernels."""
-    digest = hashlib.sha256(f"{device} {_cpu_name()} {os.cpu_count()}".encode())
+def _path(folder: Path, device: str) -> Path:
+    """Named by what a measurement depends on: device, processor and kernels."""
+    digest = hashlib.sha256(f"{device} {cpu_name()} {os.cpu_count()}".encode())
     for path in sorted(resource("kernels").iterdir()):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return folder / "gpu" / f"calibration-{digest.hexdigest()[:16]}.json"
 
 
 def read(path: Path) -> Calibration | None:
@@ -125,13 +121,9 @@ def read(path: Path) -> Calibration | None:
 
 def write(path: Path, calibration: Calibration) -> None:
     """Keep it, whole or not at all; where the folder can't be used, the next process measures again."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(asdict(calibration), indent=1))
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
+        write_whole(path, json.dumps(asdict(calibration), indent=1).encode())
 
 
 def measure(

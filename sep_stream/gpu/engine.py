@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,6 @@ SHARES: Final = 1 << 10
 """A search begins with all of that; after so many halvings of it, ten, there is no room."""
 
 GATE: Final = GateParameters()
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +285,8 @@ class GpuEngine:
         held = sum(slot.held_bytes for slot in self._slots)
         return MEMORY_SHARE * (self.device.free_bytes() + held)
 
-    def _by_halves(self, attempt: Callable[[int], _Result], at_most: int, least: int, of: str) -> _Result:
-        """What an attempt gives that does not run out of memory, with half as much at once after each that does.
+    def _by_halves(self, attempt: Callable[[int], None], at_most: int, least: int, of: str) -> None:
+        """Attempt it, with half as much at once after each attempt that runs out of memory.
 
         of: what the least is, in words
         """
@@ -298,7 +297,8 @@ class GpuEngine:
                 self.device.use()
                 while True:
                     try:
-                        return attempt(size)
+                        attempt(size)
+                        return
                     except DeviceMemoryError as error:
                         self._drop_all()
                         if size <= least:

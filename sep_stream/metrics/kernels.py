@@ -6,21 +6,19 @@ CuPy's `RawModule(code=…)` would append `-ftz=true` to the options, and small 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from sep_stream.errors import ConfigurationError, DependencyError
+from sep_stream.files import write_whole
 
 OPTIONS: Final = ("--std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 """IEEE-754 as the contract has it: no product fused with a sum, nothing flushed to zero or approximated."""
 
 _EXTRA: Final = "pip install 'sep-stream[gpu]'"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_attempt: Final = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
             return content
         content = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{next(_attempt)}")
-        unfinished.write_bytes(content + hashlib.sha256(content).digest())
-        unfinished.replace(path)
+        write_whole(path, content + hashlib.sha256(content).digest())
     except OSError as error:
         raise DependencyError(
             f"compiled kernels can't be kept in {path.parent}: {error}; name another folder"

@@ -17,6 +17,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from sep_stream.errors import ConfigurationError, DependencyError
+from sep_stream.files import write_whole
 
 LOCK_S_MAX: Final = 300.0
 """How long to wait for another process that is fetching."""
@@ -198,9 +199,7 @@ def _is_sound(path: Path) -> bool:
 
 def _write(manifest: Path, files: list[Path]) -> None:
     entries = [{"path": str(file), "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files]
-    draft = manifest.with_suffix(".new")
-    draft.write_text(json.dumps(entries, indent=1))
-    draft.replace(manifest)
+    write_whole(manifest, json.dumps(entries, indent=1).encode())
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,8 @@ from typing import Final
 
 import platformdirs
 
+from sep_stream.runtime.cpu_info import cpu_flags
+
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 
@@ -23,7 +25,7 @@ def configure_numba_cache() -> None:
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    key = hashlib.sha256(f"{version('numba')} {platform.processor()} {_cpu_flags()}".encode())
+    key = hashlib.sha256(f"{version('numba')} {platform.processor()} {cpu_flags()}".encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
         key.update(path.relative_to(_PACKAGE).as_posix().encode())
         key.update(path.read_bytes())
@@ -35,11 +37,3 @@ def configure_numba_cache() -> None:
     except OSError:
         writable = False
     os.environ["NUMBA_CACHE_DIR"] = str(folder if writable else Path(gettempdir()) / f"sep-stream-numba-{os.getuid()}")
-
-
-def _cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line for line in lines if line.startswith("flags")), platform.machine())

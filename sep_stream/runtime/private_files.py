@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import Final
 
 from sep_stream.errors import ConfigurationError
+from sep_stream.files import write_whole
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -22,11 +22,7 @@ def private_folder(folder: Path) -> Path:
 
 def write_private(path: Path, text: str) -> None:
     """The file appears whole, and never with another mode."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
-        file.write(text)
-    draft.replace(path)
+    write_whole(path, text.encode(), FILE_MODE)
 
 
 def refuse_if_public(path: Path) -> None:

@@ -103,11 +103,8 @@ class Supervisor:
         pools = share.environment() if share else thread_environment(max(1, given() // self.processes))
         child.process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", *self.command, *(bind_flags(share) if share else ())],
-            env={
-                **pools, **os.environ, **self.environment,
-                "SEP_GROUP_INSTANCE": instance,
-            },
-        )  # fmt: skip
+            env={**pools, **os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance},
+        )
         child.started_s = now_s
 
     def _stop_all(self) -> None:
