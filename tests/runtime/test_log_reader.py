@@ -13,7 +13,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from sep_stream.errors import DependencyError, InputError, StateError
 from sep_stream.runtime import log_reader
+from sep_stream.runtime.bulk_consumer import BulkConsumer, RecordColumns
 from sep_stream.runtime.log_reader import LogReader
+from sep_stream.runtime.read_faults import ReadFault
 from sep_stream.runtime.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -182,6 +184,23 @@ def test_a_broker_that_falls_silent_ends_a_read(
     monkeypatch.setattr(LogReader, "_config", lambda *_, **__: {"group.id": "g", "enable.partition.eof": False})
     with pytest.raises(DependencyError, match=f"{topic}/0: nothing arrived for .* at offset 0, before 5"):
         read(topic, 0, 5)
+
+
+def test_what_a_slow_process_does_beside_waiting_is_not_silence(
+    broker: str, reader: LogReader, make_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that compiles its loops while the connection is made."""
+    topic, fetch = make_topic(), BulkConsumer.fetch
+    send(broker, topic, 2)
+
+    def slow(consumer: BulkConsumer, _: float) -> tuple[RecordColumns, list[ReadFault]]:
+        found = fetch(consumer, 0)
+        time.sleep(1)
+        return found
+
+    monkeypatch.setattr(log_reader, "SILENCE_S_MAX", 0.5)
+    monkeypatch.setattr(BulkConsumer, "fetch", slow)
+    assert sum(map(len, reader.columns(topic, 0, 0, 2))) == 2
 
 
 def test_no_broker_is_told_within_ten_seconds() -> None:
