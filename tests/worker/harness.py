@@ -34,6 +34,8 @@ SMALL = {"history": 12, "forward": 8, "samples": 4}
 """Window parameters that fill within minutes."""
 RECOVERED = '"state recovered"'
 """What the log says once a convert stage has a partition's state."""
+COLD_S_MAX = 150
+"""A worker compiles its loops for a minute, where none before it has."""
 
 Records = dict[str, Counter[tuple[bytes, bytes]]]
 
@@ -84,13 +86,13 @@ def log_of(settings: Settings) -> str:
 
 def await_log(settings: Settings, process: subprocess.Popen[bytes], text: str, beyond: int = 0) -> None:
     """Wait until the log holds `text` more than `beyond` times, or the process is gone."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + COLD_S_MAX
     while log_of(settings).count(text) <= beyond and process.poll() is None:
         assert time.monotonic() < deadline_s, f"{text} is not in the log: {log_of(settings)[-2000:]}"
         time.sleep(0.05)
 
 
-def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = 90) -> None:
+def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = COLD_S_MAX) -> None:
     with worker(settings, "--until-caught-up", *flags) as process:
         code = process.wait(timeout_s)
     assert code == 0, log_of(settings)[-3000:]
