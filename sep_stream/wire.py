@@ -325,36 +325,19 @@ def _window_metrics(
     path = np.zeros((n, 3 * params.samples), np.float32)
     rows = np.flatnonzero(present)
     path[rows] = _fixed_rows([columns[f"{prefix}path"].take(rows)], 12 * params.samples).view("<f4")
-    metrics = MetricsBatch(
-        initial=_side_by_side([columns[f"{prefix}initial_{v}"] for v in "hcs"], np.float64),
-        lam=columns[f"{prefix}lambda"],
-        damped=_side_by_side([columns[f"{prefix}damped_{v}"] for v in "hcs"], np.float64),
-        settled_at=columns[f"{prefix}settled_at"].astype(np.int32),
-        converged=columns[f"{prefix}converged"],
-        path=path,
-        potential=columns[f"{prefix}potential"],
-        counts=_side_by_side([columns[f"{prefix}n{k}"] for k in range(3)], np.int32),
-        rupture_collapse=columns[f"{prefix}rupture_collapse"],
-        probes=columns[f"{prefix}qbsa_probes"].astype(np.int32),
-        corrections=columns[f"{prefix}qbsa_corrections"].astype(np.int32),
-        ratio=columns[f"{prefix}qbsa_ratio"],
-        qbsa_collapse=columns[f"{prefix}qbsa_collapse"],
-    )
+    damped = np.empty((n, 3))
+    for k, value in enumerate("hcs"):
+        damped[:, k] = columns[f"{prefix}damped_{value}"]
     return WindowMetrics(
         present=present,
         anchor_time_s=columns[f"{prefix}anchor_time"] // MS_PER_S,
         start_time_s=columns[f"{prefix}start_time"] // MS_PER_S,
         available_at_s=columns[f"{prefix}available_at"] // MS_PER_S,
         model=position[codes],
-        metrics=metrics,
+        path=path,
+        damped=damped,
+        **{name: columns[f"{prefix}{name}"] for name in ("converged", "rupture_collapse", "qbsa_collapse")},
     )
-
-
-def _side_by_side(columns: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
-    array = np.empty((len(columns[0]), len(columns)), dtype)
-    for k, column in enumerate(columns):
-        array[:, k] = column
-    return array
 
 
 def refuse_misfit_metrics(decoded: Decoded, params: WindowParams) -> None:

@@ -67,7 +67,7 @@ def _windows(
 ) -> WindowMetrics:
     series, present = output.series, anchors >= 0
     at = np.where(present, anchors, params.history - 1)
-    return WindowMetrics(
+    return WindowMetrics.of(
         present=present,
         anchor_time_s=series.open_time_s[at],
         start_time_s=series.open_time_s[at - params.history + 1],

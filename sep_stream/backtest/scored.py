@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sep_stream.backtest.bars import InstrumentBars
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
-from sep_stream.metrics import Engine, MetricsBatch, WindowParams, compute_metrics
+from sep_stream.metrics import Engine, WindowParams, compute_metrics
 from sep_stream.scoring import MetricRecords, Model, ScoreCache, Signals, WindowMetrics, score_records
 from sep_stream.settling import SignalRows
 
@@ -99,12 +99,13 @@ def metric_records(
     closed = bars.rows[rows]
     last = closed["index"].astype(np.int64)
     lanes = [np.flatnonzero(closed["timeframe"] == timeframe) for timeframe in range(len(TIMEFRAMES))]
-    own = _joined([_windows(bars, timeframe, last[lane], model_of, params, engine)
-                   for timeframe, lane in enumerate(lanes)])  # fmt: skip
+    own = WindowMetrics.concatenate(
+        [_windows(bars, timeframe, last[lane], model_of, params, engine) for timeframe, lane in enumerate(lanes)]
+    )
     return MetricRecords(
         instrument=np.full(len(rows), bars.position, np.int16),
         timeframe=closed["timeframe"].astype(np.uint8),
-        own=_taken(own, np.argsort(np.concatenate(lanes)), np.ones(len(rows), np.bool_)),
+        own=own.take(np.argsort(np.concatenate(lanes))),
         m5=_newest(bars, 1, closed, closed["m5_count"], model_of, params, engine),
         m15=_newest(bars, 2, closed, closed["m15_count"], model_of, params, engine),
     )
@@ -127,7 +128,7 @@ def _newest(
         return WindowMetrics.absent(len(closed), params.samples)
     at = np.zeros(len(closed), np.intp)
     at[present] = where
-    return _taken(_windows(bars, timeframe, ends, model_of, params, engine), at, present)
+    return replace(_windows(bars, timeframe, ends, model_of, params, engine).take(at), present=present)
 
 
 def _windows(
@@ -144,32 +145,11 @@ def _windows(
     lane = bars.lanes[timeframe]
     first, stop = int(ends[0]) - params.window_bars + 1, int(ends[-1]) + 1
     anchors = ends - params.forward
-    return WindowMetrics(
+    return WindowMetrics.of(
         present=np.ones(len(ends), np.bool_),
         anchor_time_s=lane.open_time_s[anchors],
         start_time_s=lane.open_time_s[anchors - params.history + 1],
         available_at_s=lane.open_time_s[ends] + DURATION_S[timeframe],
         model=model_of(timeframe, ends),
         metrics=compute_metrics(lane.bits[first:stop], lane.close[first:stop], anchors - first, params, engine),
-    )
-
-
-def _joined(parts: Sequence[WindowMetrics]) -> WindowMetrics:
-    """One part after the other."""
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("present", "anchor_time_s", "start_time_s", "available_at_s", "model")
-    }
-    return WindowMetrics(**columns, metrics=MetricsBatch.concatenate([part.metrics for part in parts]))
-
-
-def _taken(windows: WindowMetrics, at: npt.NDArray[np.intp], present: npt.NDArray[np.bool_]) -> WindowMetrics:
-    """Row k is that at `at[k]`."""
-    return WindowMetrics(
-        present=present,
-        anchor_time_s=windows.anchor_time_s[at],
-        start_time_s=windows.start_time_s[at],
-        available_at_s=windows.available_at_s[at],
-        model=windows.model[at],
-        metrics=windows.metrics.take(at),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 import numba as nb
 import numpy as np
@@ -77,7 +77,6 @@ class Votes:
     match_cosine: npt.NDArray[np.float64]
 
 
-@runtime_checkable
 class VotingEngine(Engine, Protocol):
     """An engine with a search for nearest paths of its own; for others the CPU's is used."""
 
@@ -113,11 +112,9 @@ def score(
 
     Raises ConfigurationError for an engine that is not there, DependencyError where a GPU fails.
     """
-    chosen = engine_of(engine)
     eligible = np.searchsorted(library.outcome_at_s, window_start_s, side="right").astype(np.int64)
-    count = chosen.votes if isinstance(chosen, VotingEngine) else cpu_votes
-    return score_of(count(library, block_rows, paths, eligible, matches), -(-eligible // block_rows), calibration,
-                    min_blocks)  # fmt: skip
+    votes = getattr(engine_of(engine), "votes", cpu_votes)(library, block_rows, paths, eligible, matches)
+    return score_of(votes, -(-eligible // block_rows), calibration, min_blocks)
 
 
 def score_of(

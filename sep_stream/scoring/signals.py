@@ -45,11 +45,11 @@ _CacheKey = tuple[str, str, str, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowMetrics:
-    """The metrics of one window a record, as columns.
+    """What one window a record is scored by, as columns.
 
     present: (n,) bool; where it is false the row means nothing · anchor_time_s, start_time_s, available_at_s:
     (n,) int64, epoch seconds: open of the anchor's bar, open of the window's first, end of its last
-    model: (n,) int32, position of the model in force, -1 none · metrics: n rows
+    model: (n,) int32, position of the model in force, -1 none · the others: as of MetricsBatch
     """
 
     present: npt.NDArray[np.bool_]
@@ -57,14 +57,43 @@ class WindowMetrics:
     start_time_s: npt.NDArray[np.int64]
     available_at_s: npt.NDArray[np.int64]
     model: npt.NDArray[np.int32]
-    metrics: MetricsBatch
+    path: npt.NDArray[np.float32]
+    damped: npt.NDArray[np.float64]
+    converged: npt.NDArray[np.bool_]
+    rupture_collapse: npt.NDArray[np.bool_]
+    qbsa_collapse: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        present: npt.NDArray[np.bool_],
+        anchor_time_s: npt.NDArray[np.int64],
+        start_time_s: npt.NDArray[np.int64],
+        available_at_s: npt.NDArray[np.int64],
+        model: npt.NDArray[np.int32],
+        metrics: MetricsBatch,
+    ) -> WindowMetrics:
+        """Windows with their metrics. Each column: (n,)"""
+        return cls(
+            present, anchor_time_s, start_time_s, available_at_s, model,
+            metrics.path, metrics.damped, metrics.converged, metrics.rupture_collapse, metrics.qbsa_collapse,
+        )  # fmt: skip
 
     @classmethod
     def absent(cls, n: int, samples: int) -> WindowMetrics:
         """n rows without a window, with paths of `samples` steps."""
         nothing = np.zeros(n, np.int64)
         no_model = np.full(n, -1, np.int32)
-        return cls(nothing != 0, nothing, nothing, nothing, no_model, MetricsBatch.zeros(n, samples))
+        return cls.of(nothing != 0, nothing, nothing, nothing, no_model, MetricsBatch.zeros(n, samples))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[WindowMetrics]) -> WindowMetrics:
+        """The rows of at least one part, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def take(self, rows: npt.NDArray[np.intp]) -> WindowMetrics:
+        """The given rows, in that order."""
+        return WindowMetrics(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -308,11 +337,11 @@ class _Windows:
             timeframe=np.concatenate(timeframe).astype(np.int64),
             anchor_time_s=joined(window.anchor_time_s for window, _ in parts),
             start_time_s=joined(window.start_time_s for window, _ in parts),
-            path=joined(window.metrics.path for window, _ in parts),
-            damped=joined(window.metrics.damped for window, _ in parts),
-            converged=joined(window.metrics.converged for window, _ in parts),
-            rupture_collapse=joined(window.metrics.rupture_collapse for window, _ in parts),
-            qbsa_collapse=joined(window.metrics.qbsa_collapse for window, _ in parts),
+            path=joined(window.path for window, _ in parts),
+            damped=joined(window.damped for window, _ in parts),
+            converged=joined(window.converged for window, _ in parts),
+            rupture_collapse=joined(window.rupture_collapse for window, _ in parts),
+            qbsa_collapse=joined(window.qbsa_collapse for window, _ in parts),
         )
 
     def take(self, rows: npt.NDArray[np.int64]) -> _Windows:

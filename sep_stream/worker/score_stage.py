@@ -143,7 +143,7 @@ class ScoreStage:
         columns = {
             "pattern_id": VarColumn.from_list([name.encode() for name in names]),
             "instrument": self._symbols.column(records.instrument[rows]),
-            "path": VarColumn.from_rows(np.ascontiguousarray(records.own.metrics.path[rows], "<f4").view(np.uint8)),
+            "path": VarColumn.from_rows(np.ascontiguousarray(records.own.path[rows], "<f4").view(np.uint8)),
             "confidence": signals.confidence[chosen],
         }
         yield from zip(chosen.tolist(), self._pattern.encode(columns, len(chosen)).values(), strict=True)

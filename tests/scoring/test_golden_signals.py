@@ -82,7 +82,7 @@ def windows_at(bars: ClosedBars, timeframe: int, anchors: npt.NDArray[np.int64])
     """The windows at some anchors; not present where the anchor is too early."""
     present = anchors >= WINDOW.history - 1
     at = np.where(present, anchors, WINDOW.history - 1)
-    return WindowMetrics(
+    return WindowMetrics.of(
         present=present,
         anchor_time_s=bars.open_time_s[at],
         start_time_s=bars.open_time_s[at - WINDOW.history + 1],

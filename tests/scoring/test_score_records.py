@@ -66,7 +66,7 @@ def metrics_of(path: np.ndarray[Any, Any], n: int = 1) -> MetricsBatch:
 def window(
     anchor_s: int, available_s: int = NOW_S, model: int = 0, path: Any = UP, present: bool = True
 ) -> WindowMetrics:
-    return WindowMetrics(
+    return WindowMetrics.of(
         present=np.array([present]),
         anchor_time_s=np.array([anchor_s], np.int64),
         start_time_s=np.array([NOW_S - 6000], np.int64),
@@ -92,13 +92,7 @@ def record(
 
 def joined(records: list[MetricRecords]) -> MetricRecords:
     def windows(name: str) -> WindowMetrics:
-        parts = [getattr(r, name) for r in records]
-        columns = {
-            f.name: np.concatenate([getattr(p, f.name) for p in parts])
-            for f in fields(WindowMetrics)
-            if f.name != "metrics"
-        }
-        return WindowMetrics(**columns, metrics=MetricsBatch.concatenate([p.metrics for p in parts]))
+        return WindowMetrics.concatenate([getattr(r, name) for r in records])
 
     return MetricRecords(
         np.concatenate([r.instrument for r in records]),
@@ -139,7 +133,7 @@ def test_one_that_disagrees_does_not_confirm_but_is_named(timeframe: str) -> Non
 @pytest.mark.parametrize("name", ["own", "m5", "m15"])
 def test_one_that_fails_its_gate_does_not_confirm(name: str) -> None:
     shut = window(NOW_S - 300)
-    shut.metrics.converged[:] = False
+    shut.converged[:] = False
     signals = signals_of(agreeing(**{name: shut}))
     assert signals.confirmed.tolist() == [False]
     assert signals.gate_passed.tolist() == [name != "own"]
@@ -194,7 +188,7 @@ def test_no_records_give_no_signals() -> None:
     none = joined([agreeing(own=window(1, model=-1))])
     assert len(signals_of(none)) == 0
     empty = np.zeros(0, np.int64)
-    nothing = WindowMetrics(empty > 0, empty, empty, empty, empty.astype(np.int32), MetricsBatch.zeros(0, 1))
+    nothing = WindowMetrics.absent(0, WINDOW.samples)
     records = MetricRecords(empty.astype(np.int16), empty.astype(np.uint8), nothing, nothing, nothing)
     assert len(score_records(records, (), SYMBOLS, WINDOW)) == 0
 
@@ -244,8 +238,7 @@ def assert_same(a: Signals, b: Signals) -> None:
 
 def part(records: MetricRecords, rows: slice) -> MetricRecords:
     def windows(w: WindowMetrics) -> WindowMetrics:
-        columns = {f.name: getattr(w, f.name)[rows] for f in fields(WindowMetrics) if f.name != "metrics"}
-        return WindowMetrics(**columns, metrics=w.metrics.take(np.arange(len(w.present))[rows]))
+        return w.take(np.arange(len(w.present))[rows])
 
     return MetricRecords(
         records.instrument[rows], records.timeframe[rows], *(windows(w) for w in (records.own, records.m5, records.m15))
