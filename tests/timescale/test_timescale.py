@@ -172,7 +172,7 @@ def test_bars_and_their_rollups_are_those_of_plain_postgresql(
     for connect in (plain.connect, loaded):
         with connect() as connection:
             bring_up_to_date(connection)
-    for query in (ALL, *(f"SELECT * FROM {view} ORDER BY 1, 2" for view in (*ROLLUPS, "market_data_compared"))):
+    for query in (ALL, *(f"SELECT * FROM {view} ORDER BY 1, 2, 3" for view in (*ROLLUPS, "market_data_compared"))):
         expected = rows(plain.connect, query)
         assert len(expected) >= 8
         assert rows(partial(loaded, READ), query) == expected
