@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any, Final
@@ -305,7 +305,7 @@ def _confirm(direction: Any, gate: Any, own: Any, m5: Any, m15: Any, confirmed: 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Windows:
-    """Windows to be scored, several of them perhaps the same one: columns of WindowMetrics and of its MetricsBatch."""
+    """Windows to be scored, several of them perhaps the same one: columns of WindowMetrics."""
 
     model: npt.NDArray[np.int64]
     instrument: npt.NDArray[np.int64]
@@ -328,20 +328,20 @@ class _Windows:
         parts = ((records.own, own), (records.m5, m5), (records.m15, m15))
         timeframe = (records.timeframe[own], np.full(len(m5), 1), np.full(len(m15), 2))
 
-        def joined(columns: Iterable[npt.NDArray[Any]]) -> Any:
-            return np.concatenate([column[rows] for column, (_, rows) in zip(columns, parts, strict=True)])
+        def joined(name: str) -> Any:
+            return np.concatenate([getattr(window, name)[rows] for window, rows in parts])
 
         return cls(
-            model=joined(window.model for window, _ in parts).astype(np.int64),
-            instrument=joined(records.instrument for _ in parts).astype(np.int64),
+            model=joined("model").astype(np.int64),
+            instrument=np.concatenate([records.instrument[rows] for _, rows in parts]).astype(np.int64),
             timeframe=np.concatenate(timeframe).astype(np.int64),
-            anchor_time_s=joined(window.anchor_time_s for window, _ in parts),
-            start_time_s=joined(window.start_time_s for window, _ in parts),
-            path=joined(window.path for window, _ in parts),
-            damped=joined(window.damped for window, _ in parts),
-            converged=joined(window.converged for window, _ in parts),
-            rupture_collapse=joined(window.rupture_collapse for window, _ in parts),
-            qbsa_collapse=joined(window.qbsa_collapse for window, _ in parts),
+            anchor_time_s=joined("anchor_time_s"),
+            start_time_s=joined("start_time_s"),
+            path=joined("path"),
+            damped=joined("damped"),
+            converged=joined("converged"),
+            rupture_collapse=joined("rupture_collapse"),
+            qbsa_collapse=joined("qbsa_collapse"),
         )
 
     def take(self, rows: npt.NDArray[np.int64]) -> _Windows:
