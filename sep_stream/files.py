@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -45,4 +45,5 @@ def drafts(*paths: Path) -> Iterator[list[Path]]:
         raise DependencyError(f"{error.filename or os.path.commonpath(paths)}: {error.strerror or error}") from error
     finally:
         for draft in unfinished:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that can't be used has been told
+                draft.unlink()

@@ -78,6 +78,13 @@ def test_a_failure_in_the_middle_leaves_no_file_and_is_told(tmp_path: Path, name
     assert os.listdir(tmp_path) == []
 
 
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    paths = [tmp_path / "file" / "out" / name for name in ("a", "b")]
+    with pytest.raises(DependencyError, match=f"^{tmp_path / 'file'}.*: Not a directory$"), drafts(*paths):
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+
+
 def test_another_exception_leaves_no_file_either(tmp_path: Path) -> None:
     with pytest.raises(KeyError), drafts(tmp_path / "a") as [draft]:
         fail_midway(draft, KeyError())
