@@ -67,6 +67,10 @@ class RecordBatch:
         """Those with an offset below `stop`."""
         return RecordBatch(self._messages[: int(np.searchsorted(self.offsets, stop))])
 
+    def since(self, start: int) -> RecordBatch:
+        """Those with an offset of at least `start`."""
+        return RecordBatch(self._messages[int(np.searchsorted(self.offsets, start)) :])
+
     def records(self) -> Iterator[Record]:
         """Whole, one by one."""
         for m in self._messages:

@@ -18,9 +18,9 @@ from sep_stream.stores.cache.log import LatestLog
 from sep_stream.stores.cache.rebuild import rebuild_unless_sound
 from sep_stream.stores.cache.records import TOPICS, CacheRecords, Fault, Written
 from sep_stream.stores.cache.writer import CacheWriter, Entry, Unsound, keep_newest
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, rejected_records
-from sep_stream.worker.transport import Batch
 
 CHECK_INTERVAL_S: Final = 1.0
 """How long an emptied or restarted Redis goes unnoticed while no records come."""
@@ -73,7 +73,7 @@ class CacheStage:
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     def _entries(self, topic: str, came: Rows) -> tuple[list[Entry], list[Fault]]:
-        records = [Written(r.timestamp, r.key, r.value, r.headers) for r in came.records]
+        records = [Written(r.timestamp_ms, r.key, r.value, r.headers) for r in came.whole()]
         return self._records.entries(self._declared[topic], records)
 
     def _write(self, entries: Sequence[Entry]) -> int:
@@ -96,7 +96,6 @@ class CacheStage:
 
 
 def _refused(came: Rows, faults: Sequence[Fault]) -> Iterator[Refused]:
-    partitions = came.partition
     for row, code, reason, instrument in faults:
-        record = came.records[row]
-        yield Refused(code.name, reason, int(partitions[row]), record.offset, record.key, record.value, instrument)
+        partition, offset = int(came.partition[row]), int(came.offset[row])
+        yield Refused(code.name, reason, partition, offset, came.keys[row], came.values[row], instrument)

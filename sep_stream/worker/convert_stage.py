@@ -18,11 +18,11 @@ from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Headers, Processed, Refused, Rows, origin, rejected_records
 from sep_stream.worker.states import InputLog, StateKind, States
-from sep_stream.worker.transport import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class ConvertStage:
         """Outputs of batches, given partition by partition. Decoding and encoding cost much for each call and little
         for each record, so both are done for all at once; the converters are fed one by one."""
         rows = Rows([batch for batches in by_partition for batch in batches])
-        events = self._decode(rows.partition, rows.offsets, rows.keys, rows.values)
+        events = self._decode(rows.partition, rows.offset, rows.keys, rows.values)
         fed: list[ConvertOutput] = []
         priced_at: list[tuple[int, Headers]] = []
         late: list[Refused] = []
@@ -98,7 +98,7 @@ class ConvertStage:
             partition, converter = batches[0].partition, self._states[batches[0].partition]
             part = events if len(by_partition) == 1 else events.stretch(start, stop)
             output = converter.feed(part)
-            place = partition, self._headers(partition, rows.records[stop - 1].offset)
+            place = partition, self._headers(partition, int(rows.offset[stop - 1]))
             priced_at += [place] * len(output.prices)
             for refused in self._refused(partition, part, output):
                 (late if refused.code == Reason.LATE.name else dead).append(refused)
@@ -122,9 +122,9 @@ class ConvertStage:
         bars, instruments, symbols = output.bars, self._instruments, self._symbols
         if not len(bars):
             return
-        closed_by = bars["row"].tolist()
-        partitions = rows.partition[bars["row"]].tolist()
-        origins = [self._headers(p, rows.records[row].offset) for p, row in zip(partitions, closed_by, strict=True)]
+        closed_by = bars["row"]
+        partitions, offsets = rows.partition[closed_by].tolist(), rows.offset[closed_by].tolist()
+        origins = list(map(self._headers, partitions, offsets))
         keys = [symbols.keys[i] for i in bars["instrument"].tolist()]
         end_ms = ((bars["open_time_s"] + wire.DURATION[bars["timeframe"]]) * wire.MS_PER_S).tolist()
         values = self._codecs["bar"].encode(wire.bar_columns(bars, instruments, symbols), len(bars)).values()

@@ -13,9 +13,9 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams, computed_metrics
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
-from sep_stream.worker.transport import Batch
 
 
 class MetricsStage:
@@ -63,9 +63,8 @@ class MetricsStage:
         columns = wire.metrics_columns(windows, metrics, self._params, METRICS_VERSION)
         values = self._metrics.encode(columns, len(rows)).values()
         available_ms = windows["available_at"].tolist()
-        headers = origin(self.topic, made_by)
-        partitions = records.partition[rows].tolist()
-        for row, partition, value, timestamp_ms in zip(rows.tolist(), partitions, values, available_ms, strict=True):
-            record = records.records[row]
-            source = headers(partition, record.offset)
-            yield Outgoing(self._output, partition, record.key, value, timestamp_ms, source)
+        partitions, offsets = records.partition[rows].tolist(), records.offset[rows].tolist()
+        keys = [records.keys[row] for row in rows.tolist()]
+        sources = map(origin(self.topic, made_by), partitions, offsets)
+        for made in zip(partitions, keys, values, available_ms, sources, strict=True):
+            yield Outgoing(self._output, *made)

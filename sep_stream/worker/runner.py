@@ -21,6 +21,7 @@ from sep_stream.stores.schemas import schemas_in_force
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
 from sep_stream.worker.credentials import faust_credentials
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
@@ -28,7 +29,7 @@ from sep_stream.worker.outbox import Outbox
 from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
-from sep_stream.worker.transport import Batch, BatchApp
+from sep_stream.worker.transport import BatchApp
 
 STAGES: Final = ("convert", "metrics", "score", "settle")
 """In the order of the data: those that run unless others are named."""
@@ -144,6 +145,7 @@ class Worker:
 
     def _app(self, name: str, brokers: str, outbox: Outbox) -> BatchApp:
         app = BatchApp(
+            self.settings,
             self.settings.prefix + name,
             stage=name,
             fail=self.fail,

@@ -20,9 +20,9 @@ from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
 from sep_stream.scoring.ids import pattern_id
 from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
-from sep_stream.worker.transport import Batch
 
 RECORDS_FOR_A_THREAD: Final = 64
 """From here on the search runs beside the other stages; for fewer, waiting for the interpreter would take longer."""
@@ -106,13 +106,10 @@ class ScoreStage:
         columns = wire.signal_columns(signals, metrics, ids, METRICS_VERSION)
         values = self._signal.encode(columns, len(signals)).values()
         at = rows[signals.row]
-        keys = [came.records[row].key for row in at.tolist()]
+        keys = [came.keys[row] for row in at.tolist()]
         partitions = came.partition[at].tolist()
         available_ms = columns["available_at"].tolist()
-        headers = origin(self.topic, "score")
-        origins = [
-            headers(partition, came.records[row].offset) for partition, row in zip(partitions, at.tolist(), strict=True)
-        ]
+        origins = list(map(origin(self.topic, "score"), partitions, came.offset[at].tolist()))
         latest: dict[bytes, Outgoing] = {}
         timeframes = records.timeframe[signals.row].tolist()
         for k, value in enumerate(values):

@@ -16,11 +16,11 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 from sep_stream.worker.states import InputLog, StateKind, States
-from sep_stream.worker.transport import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,9 @@ class SettleStage:
     def _results(self, came: Rows, rows: Any, settled: Settled) -> Iterator[Outgoing]:
         columns = wire.result_columns(settled, self._instruments, self._symbols, self._stake)
         values = self._result.encode(columns, len(settled.trades)).values()
-        headers = origin(self.topic, self.name)
         ended_by = rows[settled.trades["row"]]
         partitions, exit_ms = came.partition[ended_by].tolist(), columns["exit_time"].tolist()
-        for row, partition, value, time_ms in zip(ended_by.tolist(), partitions, values, exit_ms, strict=True):
-            record = came.records[row]
-            source = headers(partition, record.offset)
-            yield Outgoing(self._topics.results, partition, record.key, value, time_ms, source)
+        keys = [came.keys[row] for row in ended_by.tolist()]
+        sources = map(origin(self.topic, self.name), partitions, came.offset[ended_by].tolist())
+        for made in zip(partitions, keys, values, exit_ms, sources, strict=True):
+            yield Outgoing(self._topics.results, *made)

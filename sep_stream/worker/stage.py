@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
 from sep_stream.market.events import NULL, REASON_TEXT, Reason
+from sep_stream.runtime.log_reader import Record
 from sep_stream.wire import Symbols
 from sep_stream.worker.failpoints import reach
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Delivery, Outbox, Outgoing
-from sep_stream.worker.transport import Batch, BatchApp
+from sep_stream.worker.transport import BatchApp
 
 IN_FLIGHT_FETCHES_MAX: Final = 32
 """Fetches of a stage that wait or whose records are on their way; then it takes no more."""
@@ -126,27 +128,23 @@ class BatchAgent:
 
 
 class Rows:
-    """The records of some batches of a topic, one batch after the other. partition: (n,) int64"""
+    """The records of some batches of a topic, one batch after the other. partition, offset: (n,) int64 · keys, values:
+    n long"""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        self.records = [record for batch in batches for record in batch.records]
-        partitions = [batch.partition for batch in batches for _ in batch.records]
-        self.partition = np.array(partitions, np.int64)
+        self._records = [batch.records for batch in batches]
+        self.partition = np.repeat([batch.partition for batch in batches], [len(batch) for batch in batches])
+        self.offset = np.concatenate([records.offsets for records in self._records] or [np.empty(0, np.int64)])
+        self.keys = list(chain.from_iterable(records.keys for records in self._records))
+        self.values = list(chain.from_iterable(records.values for records in self._records))
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.offset)
 
-    @property
-    def offsets(self) -> npt.NDArray[np.int64]:
-        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
-
-    @property
-    def keys(self) -> list[bytes | None]:
-        return [r.key for r in self.records]
-
-    @property
-    def values(self) -> list[bytes | None]:
-        return [r.value for r in self.records]
+    def whole(self) -> Iterator[Record]:
+        """One by one, with their timestamps and headers."""
+        for records in self._records:
+            yield from records.records()
 
 
 _HOST: Final = socket.gethostname()
@@ -287,10 +285,12 @@ def decode_faults(records: Rows, decoded: Decoded, symbols: Symbols, expected: s
     instruments = symbols.positions(decoded.columns["instrument"].take(rows)).tolist()
     partitions = records.partition[rows].tolist()
     for row, position, partition in zip(rows.tolist(), instruments, partitions, strict=True):
-        record, code = records.records[row], Reason(int(decoded.errors[row]))
+        code, offset = Reason(int(decoded.errors[row])), int(records.offset[row])
         reason = f"expected an Avro {expected}"
         if code in (Reason.PARAMETERS, Reason.UNKNOWN_INSTRUMENT):
             reason = REASON_TEXT[code]
         instrument = symbols.keys[position].decode() if position >= 0 else None
-        refused.append(Refused(code.name, reason, partition, record.offset, record.key, record.value, instrument))
+        refused.append(
+            Refused(code.name, reason, partition, offset, records.keys[row], records.values[row], instrument)
+        )
     return refused

@@ -13,9 +13,9 @@ import structlog
 
 from sep_stream.errors import StateError
 from sep_stream.runtime.log_reader import RecordBatch
+from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
-from sep_stream.worker.transport import Batch
 
 SNAPSHOT_INTERVAL_S: Final = 1.0
 SNAPSHOT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - RECORD_ROOM_BYTES
@@ -112,7 +112,7 @@ class States[S: Saved]:
             self._partitions.update(zip(new, states, strict=True))
 
     def _unseen(self, batch: Batch) -> Batch:
-        state, first = self._partitions[batch.partition], batch.records[0].offset
+        state, first = self._partitions[batch.partition], int(batch.records.offsets[0])
         if first < state.resume:
             batch = batch.starting_at(state.resume)
         elif first < state.next_offset:

@@ -16,43 +16,20 @@ from typing import Any, Final
 import faust
 import faust.app.base
 import faust.tables
-from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka import TopicPartition
+from aiokafka.errors import ConsumerStoppedError, NoOffsetForPartitionError
 from faust.events import Event
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from sep_stream.errors import StateError
+from sep_stream.errors import SepError, StateError
+from sep_stream.runtime.settings import Settings
 from sep_stream.worker.failpoints import reach
+from sep_stream.worker.fetcher import Batch, Fetcher, OffsetGone, Start
 
-FETCH_WAIT_MS_MAX: Final = 500
-"""How long the broker may hold a fetch that has nothing to return."""
-FRESH_WAIT_S_MAX: Final = 0.005
-"""How long a stage that is behind waits for what has come since: hardly ever all of it, as the broker has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records of one partition, in offset order, as one fetch returned them.
-
-    epoch: grows with each assignment and seek of the partition · number: counts the fetches of the epoch from 0
-    next_offset: where the fetch after this one begins, or later
-    """
-
-    topic: str
-    partition: int
-    records: list[Any]
-    next_offset: int
-    epoch: int
-    number: int
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def starting_at(self, offset: int) -> Batch:
-        """The batch without the records below `offset`."""
-        kept = [r for r in self.records if r.offset >= offset]
-        return Batch(self.topic, self.partition, kept, self.next_offset, self.epoch, self.number)
+POSITION_WAIT_S: Final = 0.05
+"""Until it is asked again where to read partitions whose positions are not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +80,20 @@ class _Ledger:
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Wraps what a fetch returned, stamped with the partition's epoch."""
+    """Keeps the group's membership, positions and commits with aiokafka, and leaves what is read to a `Fetcher`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.epochs: dict[TP, int] = defaultdict(int)
-        self._numbers: dict[TP, int] = defaultdict(int)
+        self._fetcher = Fetcher(self.app.settings, self.app.conf.id, self.app.conf.broker_max_poll_records)
 
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        for name, value in (("_fetch_max_wait_ms", FETCH_WAIT_MS_MAX), ("_isolation_level", "read_committed")):
-            if not hasattr(consumer, name):
-                raise StateError(f"aiokafka's consumer has no {name}: the batch transport fits the pinned version only")
-            setattr(consumer, name, value)
-        return consumer
+    async def on_thread_stop(self) -> None:
+        await super().on_thread_stop()
+        self._fetcher.close()
 
     def _new_epoch(self, partitions: Iterable[Any]) -> None:
         for partition in partitions:
-            tp = TP(*partition)
-            self.epochs[tp] += 1
-            self._numbers[tp] = 0
+            self.epochs[TP(*partition)] += 1
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         async def seek() -> Mapping[TP, int]:
@@ -143,77 +114,66 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         super().seek(partition, offset)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._ensure_consumer().pause(*(TopicPartition(*tp) for tp in assigned))  # aiokafka finds the positions, and fetches nothing
         self._new_epoch(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
-    async def _fetch_records(
-        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
-    ) -> Any:
-        behind = bool(consumer._fetcher._records)
-        batches, others = await self._fetch(consumer, active_partitions, timeout, max_records)
-        if behind and batches and sum(map(len, batches)) < (max_records or 0):
-            # What lay here came when the stage began its last work, and nothing more was fetched since.
-            fresh, rest = await self._fetch(consumer, active_partitions, FRESH_WAIT_S_MAX, max_records)
-            batches += fresh
-            others |= rest
-        if batches:
-            others[TP(batches[0].topic, batches[0].partition)] = [Fetched(tuple(batches))]
-        return others
-
-    async def _fetch(
-        self, consumer: Any, active_partitions: Any, timeout: float | None, max_records: int | None
-    ) -> tuple[list[Batch], dict[TP, list[Any]]]:
-        """What has come, of batch topics and of others."""
-        _keep_raw(consumer)
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
+        """On the app's loop, as all of Faust's calls."""
+        fetcher = self._fetcher
         try:
-            fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+            if fetcher.epochs != {tp: self.epochs[tp] for tp in active_partitions}:
+                starts = await self.call_thread(self._starts, active_partitions)
+                if fetcher.epochs != {tp: start.epoch for tp, start in starts.items()}:
+                    await fetcher.place(starts)
+                if len(starts) < len(active_partitions):
+                    timeout = POSITION_WAIT_S
+            batches = await fetcher.fetch(timeout)
+        except OffsetGone as gone:
+            await self.call_thread(self._fail_for_lost_input, gone)
+            return {}
+        except SepError as error:
+            self.app.fail(error)
+            return {}
+        return {TP(batches[0].topic, batches[0].partition): [Fetched(tuple(batches))]} if batches else {}
+
+    async def _starts(self, partitions: set[TP]) -> dict[TP, Start]:
+        """Where to read those partitions whose positions are known."""
+        consumer = self._ensure_consumer()
+        if consumer._closed:
+            raise ConsumerStoppedError
+        try:
+            # Of what is paused it returns nothing: it raises what stood in the way of a position.
+            await self._fetch_records(consumer, partitions, timeout=0, max_records=1)
         except NoOffsetForPartitionError as error:  # the group is new here: it begins where the log does
             partition = error.args[0]
             if partition in consumer.assignment():
                 self._new_epoch([partition])
                 await consumer.seek_to_beginning(partition)
-            return [], {}
-        except OffsetOutOfRangeError as error:
-            for partition, offset in error.args[0].items():
-                await self._fail_for_lost_input(consumer, partition, offset)
-            return [], {}
-        # No task of this thread has run since the fetcher gave these up, so the epochs fit their positions.
-        came = {TP(*tp): records for tp, records in fetched.items() if records}
-        batches = [self._batch(tp, records) for tp, records in came.items() if self._is_batched(tp)]
-        return batches, {tp: records for tp, records in came.items() if not self._is_batched(tp)}
+        # In one step of this thread's loop, in which all seeks are made: positions and epochs fit.
+        subscription = consumer._subscription.subscription
+        assignment = subscription and subscription.assignment
+        if assignment is None or not self.consumer.flow_active:
+            return {}
+        states = {tp: assignment.state_value(TopicPartition(*tp)) for tp in partitions if tp in assignment.tps}
+        return {tp: Start(self.epochs[tp], state.position) for tp, state in states.items() if state.has_valid_position}
 
-    async def _fail_for_lost_input(self, consumer: Any, partition: Any, offset: int) -> None:
+    async def _fail_for_lost_input(self, gone: OffsetGone) -> None:
         """Ends the process where aiokafka would go on at the log's start, past records that nobody handled."""
+        consumer, partition = self._ensure_consumer(), TopicPartition(*gone.partition)
         low = (await consumer.beginning_offsets([partition]))[partition]
         high = (await consumer.end_offsets([partition]))[partition]
-        happened = "records that it has not handled were deleted" if offset < low else "the topic was cut or made anew"
+        what = "records that it has not handled were deleted" if gone.offset < low else "the topic was cut or made anew"
         self.app.loop.call_soon_threadsafe(
             self.app.fail,
             StateError(
-                f"{partition.topic}/{partition.partition}: group {self.app.conf.id} goes on at offset {offset}, but "
-                f"the log holds {low} to {high}: {happened}; {self.app.lost_input_remedy}"
+                f"{partition.topic}/{partition.partition}: group {self.app.conf.id} goes on at offset {gone.offset}, "
+                f"but the log holds {low} to {high}: {what}; {self.app.lost_input_remedy}"
             ),
         )
 
-    def _is_batched(self, tp: TP) -> bool:
-        return tp.topic in self.app.batch_topics
-
-    def _batch(self, tp: TP, records: list[Any]) -> Batch:
-        number = self._numbers[tp]
-        self._numbers[tp] += 1
-        return Batch(tp.topic, tp.partition, records, records[-1].offset + 1, self.epochs[tp], number)
-
-
-def _keep_raw(consumer: Any) -> None:
-    """Let what has been fetched be handed out as it was parsed: aiokafka's copy of each record costs as much again."""
-    for result in consumer._fetcher._records.values():
-        records = getattr(result, "_partition_records", None)  # a fetch error has none
-        if records is not None:
-            records._consumer_record = _as_parsed
-
-
-def _as_parsed(_: TP, record: Any) -> Any:
-    return record
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust would complain that aiokafka sends no fetches."""
 
 
 class _Consumer(driver.Consumer):
@@ -245,10 +205,9 @@ class _Consumer(driver.Consumer):
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, Fetched):
             return super()._to_message(tp, record)
-        last = record.batches[0].records[-1]
         message = ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, None, None, record,
-            None, 0, len(record), tp, generation_id=self.app.consumer_generation_id,
+            tp.topic, tp.partition, record.batches[0].next_offset - 1, 0.0, 0, None, None, record, None, 0, len(record),
+            tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         for batch in record.batches:
             at = TP(batch.topic, batch.partition)
@@ -334,8 +293,15 @@ class BatchApp(faust.App):
     BootStrategy = _BootStrategy
 
     def __init__(
-        self, *args: Any, stage: str, fail: Callable[[BaseException], None], lost_input_remedy: str, **kwargs: Any
+        self,
+        settings: Settings,
+        *args: Any,
+        stage: str,
+        fail: Callable[[BaseException], None],
+        lost_input_remedy: str,
+        **kwargs: Any,
     ) -> None:
+        self.settings = settings
         self.stage, self.fail, self.lost_input_remedy = stage, fail, lost_input_remedy
         self.batch_topics: set[str] = set()
         super().__init__(*args, TableManager=_TableManager, consumer_auto_offset_reset="none", **kwargs)
