@@ -1,9 +1,9 @@
 """A Faust transport that hands an agent one message per fetch.
 
 Faust spends most of its time per message. Here a message is a `Fetched`: the records of all partitions that one fetch
-returned, a `Batch` for each. Agents, consumer groups, rebalances and supervision stay Faust's own. Offsets become
-committable in the order of the fetches, once `acknowledge` was called for every fetch up to them;
-`docs/decisions/batch-transport.md` tells what of Faust and aiokafka this reaches into, and why.
+returned, a `Batch` for each. Agents, consumer groups, rebalances and supervision stay Faust's own; the records come
+through librdkafka. Offsets become committable in the order of the fetches, once `acknowledge` was called for every
+fetch up to them; `docs/decisions/batch-transport.md` tells what of Faust and aiokafka this reaches into, and why.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         super().seek(partition, offset)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        self._ensure_consumer().pause(*(TopicPartition(*tp) for tp in assigned))  # aiokafka finds the positions, and fetches nothing
+        # aiokafka finds the positions, and fetches nothing.
+        self._ensure_consumer().pause(*(TopicPartition(*tp) for tp in assigned))
         self._new_epoch(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -142,18 +143,23 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         if consumer._closed:
             raise ConsumerStoppedError
-        try:
-            # Of what is paused it returns nothing: it raises what stood in the way of a position.
-            await self._fetch_records(consumer, partitions, timeout=0, max_records=1)
-        except NoOffsetForPartitionError as error:  # the group is new here: it begins where the log does
-            partition = error.args[0]
-            if partition in consumer.assignment():
-                self._new_epoch([partition])
-                await consumer.seek_to_beginning(partition)
-        # In one step of this thread's loop, in which all seeks are made: positions and epochs fit.
-        subscription = consumer._subscription.subscription
+        lost = partitions - self._positions(partitions).keys()
+        if lost:
+            try:
+                # It returns no records of partitions without a position: it raises what stands in its way.
+                await self._fetch_records(consumer, lost, timeout=0)
+            except NoOffsetForPartitionError as error:  # the group is new here: it begins where the log does
+                partition = error.args[0]
+                if partition in consumer.assignment():
+                    self._new_epoch([partition])
+                    await consumer.seek_to_beginning(partition)
+        return self._positions(partitions) if self.consumer.flow_active else {}
+
+    def _positions(self, partitions: set[TP]) -> dict[TP, Start]:
+        """In one step of this thread's loop, which makes all seeks: epochs and positions fit."""
+        subscription = self._ensure_consumer()._subscription.subscription
         assignment = subscription and subscription.assignment
-        if assignment is None or not self.consumer.flow_active:
+        if assignment is None:
             return {}
         states = {tp: assignment.state_value(TopicPartition(*tp)) for tp in partitions if tp in assignment.tps}
         return {tp: Start(self.epochs[tp], state.position) for tp, state in states.items() if state.has_valid_position}
