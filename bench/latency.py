@@ -60,7 +60,7 @@ CASES: Final = (("candle", 100), ("candle", 1_000), ("quote", 1_000))
 HISTORY_DAYS: Final = 10
 HOPS: Final = 3
 READY_S_MAX: Final = 60.0
-WARM_S: Final = 5.0
+WARM_S: Final = 30.0
 """At the same pace before what is measured: caches fill, and the broker's JVM compiles."""
 LAST_S_MAX: Final = 10.0
 """After the last event: a signal that has not come by then is missing, and the run fails."""
