@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,10 @@ from sep_stream.runtime.embedded import EmbeddedRedis
 from sep_stream.runtime.embedded import redis as embedded
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache import Cache
+from sep_stream.stores.cache import near as holding
+from sep_stream.stores.cache.connection import RedisServer
 from sep_stream.stores.cache.writer import CacheWriter
-from tests.stores.cache.test_cache import NAMES, price, put_in_place
+from tests.stores.cache.test_cache import NAMES, await_that, price, put_in_place
 
 pytestmark = pytest.mark.integration
 
@@ -44,6 +48,31 @@ def test_values_go_through_tls(secured: EmbeddedRedis) -> None:
     updates = Cache(settings).updates()
     assert next(updates).instrument == "EUR/USD"
     updates.close()
+
+
+def test_values_are_held_near_over_tls_and_each_change_is_seen(
+    secured: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "SILENCE_S_MAX", 60.0)
+    own = Settings.load(data_dir=secured.security.data_dir)
+    writer, near = CacheWriter(own, "log"), Cache(own, near=True)
+    put_in_place(writer)
+    server = RedisServer(own, "admin").client
+
+    def asked() -> int:
+        told: Any = server.info("commandstats")
+        return int(told.get("cmdstat_pttl", {"calls": 0})["calls"])
+
+    def shows(k: int) -> bool:
+        value = near.price("EUR/USD")
+        return value is not None and value.event_time_us == k
+
+    before = asked()
+    for k in range(1, 21):
+        writer.write([price(NAMES[0], k, k)])
+        await_that(functools.partial(shows, k))
+        assert all(shows(k) for _ in range(10))
+    assert asked() - before <= 21
 
 
 def test_another_authority_or_none_is_not_trusted_and_the_remedy_told(secured: EmbeddedRedis, tmp_path: Path) -> None:
