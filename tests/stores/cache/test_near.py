@@ -124,6 +124,65 @@ def test_without_a_word_of_redis_for_a_second_it_is_asked(
     assert asked(redis_server) == before + 1  # its answer vouches for what else is held
 
 
+def test_what_changed_is_asked_for_ahead_if_it_was_shown(
+    redis_server: EmbeddedRedis, sound: CacheWriter, near: Cache, told_alone: None
+) -> None:
+    sound.write([price(NAMES[0], 1, 1)])
+    near.prices([EUR, JPY])
+    before = asked(redis_server)
+
+    def asked_with_another_get() -> bool:
+        near.price(JPY)
+        return asked(redis_server) == before + 1
+
+    sound.write([price(NAMES[0], 2, 2)])
+    await_that(asked_with_another_get)
+
+    def has_answer() -> bool:  # taken in with gets of another
+        assert near._near is not None
+        return near.price(JPY) is None and near._near.own()._held[NAMES[0]].until_s > time.monotonic()
+
+    await_that(has_answer)
+    assert time_us(near) == 2
+    for k in (3, 4, 5):  # of these it is asked for the first alone, as it is not shown
+        sound.write([price(NAMES[0], k, k)])
+        time.sleep(0.05)
+        near.price(JPY)
+        near.price(JPY)
+    assert asked(redis_server) == before + 2
+    assert time_us(near) == 5
+
+
+def test_one_get_asks_ahead_for_few(
+    redis_server: EmbeddedRedis, sound: CacheWriter, near: Cache, told_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "AHEAD_MAX", 3)
+    instruments = [f"N{k}" for k in range(10)]
+    near.prices([JPY, *instruments])
+    sound.write([price(f"price:{instrument}", 1, 1) for instrument in instruments])
+    time.sleep(0.1)
+    before = asked(redis_server)
+    for _ in range(5):
+        near.price(JPY)
+    await_that(lambda: asked(redis_server) == before + 3)
+    assert {value and value.event_time_us for value in near.prices(instruments).values()} == {1}
+
+
+@pytest.mark.parametrize("is_hash", [True, False])
+def test_what_something_else_wrote_is_not_told_to_who_asks_for_another(
+    redis_server: EmbeddedRedis, prefix: str, sound: CacheWriter, near: Cache, told_alone: None, is_hash: bool
+) -> None:
+    near.prices([EUR, JPY])
+    key = f"cache:{{{prefix}}}:price:EUR/USD"
+    admin(redis_server).hset(key, mapping={"price": "much"}) if is_hash else admin(redis_server).set(key, "no hash")
+    for _ in range(10):
+        assert near.price(JPY) is None
+        time.sleep(0.01)
+    with pytest.raises((InputError, DependencyError), match=r"price:EUR/USD is none|WRONGTYPE"):
+        near.price(EUR)
+    assert near.price(JPY) is None
+
+
 def test_what_was_absent_is_seen_once_it_is_written(sound: CacheWriter, near: Cache, told_alone: None) -> None:
     assert near.price(EUR) is None
     sound.write([price(NAMES[0], 1, 1)])
@@ -306,6 +365,26 @@ def test_what_was_told_long_ago_vouches_for_nothing(own_server: EmbeddedRedis, m
             near.price(EUR)
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_an_answer_that_was_asked_for_ahead_and_did_not_come_is_waited_for(own_server: EmbeddedRedis) -> None:
+    own = settings_of(own_server, "sep.")
+    writer = CacheWriter(own, "log")
+    put_in_place(writer, price(NAMES[0], 1, 1), price(NAMES[1], 1, 1))
+    near = Cache(f"{url_of(own_server, 'read')}?socket_timeout=0.3", near=True)
+    near.prices([EUR, JPY])
+    writer.write([price(NAMES[0], 2, 2)])
+    time.sleep(0.05)
+    pid = own_server.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert time_us(near, JPY) == 1
+        with pytest.raises(DependencyError, match="does not answer"):
+            near.price(EUR)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert time_us(near) == 2
 
 
 def test_threads_hold_values_of_their_own(
