@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from select import POLLIN, poll
-from ssl import SSLSocket, SSLWantReadError
+from ssl import SSLWantReadError
 from typing import Any, Final
 
 import hiredis
@@ -26,6 +26,7 @@ AHEAD_MAX: Final = 64
 """So many of those that changed are asked for ahead, with one get of others."""
 
 _READ_BYTES: Final = 65_536
+"""Above a TLS record, of which OpenSSL would else keep the rest where no poll sees it."""
 _NOTHING: Final = object()
 
 Outcome = Value | InputError | UnicodeDecodeError | ResponseError | None
@@ -151,7 +152,7 @@ class Near:
 
     def _message(self, wait: bool) -> Any:
         """The next one. By redis-py it would take twice the time, and by recursion where Redis tells of thousands."""
-        while (message := self._reader.gets()) is _NOTHING and (wait or self._has_arrived()):
+        while (message := self._reader.gets()) is _NOTHING and (wait or self._poll.poll(0)):
             try:
                 read = self._read(wait)
             except (BlockingIOError, SSLWantReadError):  # what came was TLS's own, or part of a record
@@ -174,9 +175,6 @@ class Near:
             if not wait:
                 self._socket.settimeout(self.connection.socket_timeout)
         return read
-
-    def _has_arrived(self) -> bool:
-        return bool(self._poll.poll(0)) or (isinstance(self._socket, SSLSocket) and self._socket.pending() > 0)
 
     def _take(self, reply: Any) -> tuple[str, Outcome] | None:
         """A message; the name and its value where that makes an answer whole."""
