@@ -11,7 +11,7 @@ cat > "$data/users.acl" <<USERS
 user default off
 user admin on >$(cat "$secrets/redis_admin") ~* &* +@all
 user cache on >$(cat "$secrets/redis_cache") ~cache:* &cache:* $common +info +eval +evalsha +script|load +set +hset +unlink +rename +persist +pexpire +pexpireat +publish
-user read on >$(cat "$secrets/redis_read") %R~cache:* &cache:* $common +subscribe +unsubscribe
+user read on >$(cat "$secrets/redis_read") %R~cache:* &cache:* $common +subscribe +unsubscribe +client|tracking
 USERS
 
 # The image's entry point gives the data to the user that the server runs as.

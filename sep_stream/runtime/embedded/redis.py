@@ -34,7 +34,7 @@ _RIGHTS: Final = {
         f"~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +info +eval +evalsha +script|load +set +hset +unlink "
         "+rename +persist +pexpire +pexpireat +publish"
     ),
-    "read": f"%R~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +subscribe +unsubscribe",
+    "read": f"%R~{_KEYS} &{_KEYS} -@all {_CONNECTION} {_READ} +subscribe +unsubscribe +client|tracking",
 }
 """What each role may do. cache: the worker's stage and `cache rebuild` · read: all who only look"""
 ROLES: Final = tuple(_RIGHTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Iterator
 from typing import Any, Final
@@ -22,6 +23,7 @@ TIMEOUT_S: Final = 2.0
 _EXPECTED: Final = "expected redis://USER:PASSWORD@HOST:PORT or rediss://… for TLS"
 _TLS_THERE: Final = ("onnection closed by server", "reset by peer")
 """What is heard where we speak without TLS to a server that takes TLS alone; other things sound so too."""
+_NO_TRACKING: Final = re.compile(r"NOPROTO|unknown command .(?:HELLO|CLIENT)|TRACKING")
 _NO_TLS_THERE: Final = ("WRONG_VERSION_NUMBER", "record layer", "UNEXPECTED_EOF", "Timeout connecting")
 
 
@@ -48,6 +50,10 @@ class RedisServer:
         self.pool = ConnectionPool(**timeouts | options | fixed)
         self.client = redis.Redis(connection_pool=self.pool)
 
+    def tracking_connection(self) -> Any:
+        """A connection of one's own that can hear of changes."""
+        return self.pool.connection_class(**self.pool.connection_kwargs | {"protocol": 3})
+
     @contextlib.contextmanager
     def errors_told(self) -> Iterator[None]:
         """Turns redis-py's errors into ours."""
@@ -73,6 +79,11 @@ class RedisServer:
             return DependencyError(f"{at} can't write to its disk and takes no more: make room there ({said})")
         if isinstance(error, exceptions.ReadOnlyError):
             return DependencyError(f"{at} is a replica: name the primary in SEP_REDIS_URL")
+        if _NO_TRACKING.search(said):  # not quoted, as it quotes our login
+            return DependencyError(
+                f"{at} can't tell of changes: Cache(near=True) needs RESP3 and CLIENT TRACKING, as Redis 7 and Valkey "
+                "have them; some proxies hide them. Cache without near asks it each time"
+            )
         if "CERTIFICATE_VERIFY_FAILED" in said or "certificate verify failed" in said:
             return DependencyError(
                 f"{at}: its certificate is not trusted ({_reason(said)}); name the authority that signed it in "

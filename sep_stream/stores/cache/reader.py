@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -17,16 +17,13 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache.connection import READ, RedisServer, Unreachable
 from sep_stream.stores.cache.keys import CacheKeys, price_name, signal_name
-from sep_stream.stores.cache.values import LatestPrice, LatestSignal, typed
+from sep_stream.stores.cache.near import NAMES_MAX, Near
+from sep_stream.stores.cache.values import LatestPrice, LatestSignal, Value, typed
 
-NAMES_MAX: Final = 65_536
-"""Of which the request is kept ready."""
 SILENCE_S_MAX: Final = 15.0
 """`updates` waits so long for a server that is away."""
 _RETRY_S: Final = 0.25
 _LISTEN_S: Final = 0.5
-
-Value = LatestPrice | LatestSignal
 
 
 class Cache:
@@ -37,16 +34,18 @@ class Cache:
     value that something else wrote.
     """
 
-    def __init__(self, source: Settings | str, prefix: str | None = None) -> None:
+    def __init__(self, source: Settings | str, prefix: str | None = None, near: bool = False) -> None:
         """source: settings, or a URL as `redis_url` takes it · prefix: of the deployment, by default that of the
-        settings, else `sep.`"""
+        settings, else `sep.` · near: hold values in this process, too, until Redis tells that they changed: a get that
+        finds one costs microseconds, and may show what Redis held a network's delay ago, up to a second where the
+        network fell silent (docs/stores.md)"""
         self._server = RedisServer(source, READ)
         if prefix is None:
             prefix = source.prefix if isinstance(source, Settings) else str(Settings.model_fields["prefix"].default)
         self._keys = CacheKeys(prefix)
-        self._own = threading.local()
-        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._packed = lru_cache(NAMES_MAX)(self._packed_request)
+        packed = lru_cache(NAMES_MAX)(self._packed_request)
+        self._asking = _OfThreads(lambda: _Asking(self._server.pool.make_connection(), packed))
+        self._near = _OfThreads(lambda: Near(self._server.tracking_connection(), self._keys.root)) if near else None
 
     def price(self, instrument: str) -> LatestPrice | None:
         """The latest price; None where there is none or it has expired."""
@@ -103,8 +102,9 @@ class Cache:
     def close(self) -> None:
         """Close all connections."""
         self._server.pool.disconnect()
-        for connection in self._connections:
-            connection.disconnect()
+        for readers in (self._asking, self._near):
+            if readers is not None:
+                readers.disconnect()
 
     def _listen(self, told: _Told) -> Iterator[Value | None]:
         """From one connection: the values that are held, then what comes; None while nothing does."""
@@ -119,7 +119,8 @@ class Cache:
         """What is newer than what was told of it."""
         since: Any = self._server.client.hget(self._keys.state, "since")
         names = [name.decode() for name in self._versions()]
-        for name, value in zip(names, self._values(names), strict=True):
+        # Not what is near: it may have been told already, and is not told again.
+        for name, value in zip(names, self._read(self._asking, names), strict=True):
             yield None if value is None else told.newer(int(since or 0), name, value)
 
     def _versions(self) -> dict[bytes, bytes]:
@@ -127,36 +128,63 @@ class Cache:
         return dict(found)
 
     def _values(self, names: Sequence[str]) -> list[Value | None]:
-        """By connection, and past redis-py's client: it costs several times what the server does."""
-        request = b"".join(map(self._packed, names))
+        return self._read(self._near or self._asking, names)
+
+    def _read(self, readers: _OfThreads[_Asking] | _OfThreads[Near], names: Sequence[str]) -> list[Value | None]:
         try:
-            replies = self._replies(request, len(names))
+            return self._read_once(readers.own(), names)
         except Unreachable:  # a connection from before the server's restart
-            replies = self._replies(request, len(names))
-        return [_value(name, reply) for name, reply in zip(names, replies, strict=True)]
+            return self._read_once(readers.own(), names)
+
+    def _read_once(self, reader: _Asking | Near, names: Sequence[str]) -> list[Value | None]:
+        try:
+            replies: Any = reader.replies(names)
+        except BaseException as error:
+            reader.connection.disconnect()  # what it still holds would answer the next request
+            if isinstance(error, RedisError):
+                raise self._server.told(error) from None  # it may quote our login
+            raise
+        return reader.values(names, replies)
 
     def _packed_request(self, name: str) -> bytes:
         key = self._keys.of(name).encode()
         return b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%b\r\n" % (len(key), key)
 
-    def _replies(self, request: bytes, count: int) -> list[Any]:
-        connection = self._connection()
-        try:
-            connection.send_packed_command([request], check_health=False)
-            return [connection.read_response() for _ in range(count)]
-        except BaseException as error:
-            connection.disconnect()  # what it still holds would answer the next request
-            if isinstance(error, RedisError):
-                raise self._server.told(error) from error
-            raise
 
-    def _connection(self) -> Any:
-        """This thread's own, and this process's."""
+class _Asking:
+    """Asks by its connection, and past redis-py's client: that costs several times what the server does."""
+
+    def __init__(self, connection: Any, packed: Callable[[str], bytes]) -> None:
+        self.connection, self._packed = connection, packed
+
+    def replies(self, names: Sequence[str]) -> list[list[bytes]]:
+        self.connection.send_packed_command([b"".join(map(self._packed, names))], check_health=False)
+        return [self.connection.read_response() for _ in names]
+
+    def values(self, names: Sequence[str], replies: list[list[bytes]]) -> list[Value | None]:
+        return [_value(name, reply) for name, reply in zip(names, replies, strict=True)]
+
+
+class _OfThreads[R: (_Asking, Near)]:
+    """A reader, with its connection, of each thread and process."""
+
+    def __init__(self, make: Callable[[], R]) -> None:
+        self._make: Callable[[], R] = make
+        self._own = threading.local()
+        self._all: weakref.WeakSet[R] = weakref.WeakSet()
+
+    def own(self) -> R:
         pid = os.getpid()
         if getattr(self._own, "pid", None) != pid:
-            self._own.pid, self._own.connection = pid, self._server.pool.make_connection()
-            self._connections.add(self._own.connection)
-        return self._own.connection
+            self._own.reader = self._make()
+            self._own.pid = pid
+            self._all.add(self._own.reader)
+        reader: R = self._own.reader
+        return reader
+
+    def disconnect(self) -> None:
+        for reader in self._all:
+            reader.connection.disconnect()
 
 
 class _Told:

@@ -81,6 +81,9 @@ class LatestSignal:
     offset: int
 
 
+Value = LatestPrice | LatestSignal
+
+
 def price_fields(record: Mapping[str, Any], offset: int) -> dict[str, str]:
     """Of a decoded LatestPrice."""
     event_us = (record["event_time"] - _EPOCH) // _US
@@ -111,7 +114,7 @@ def _present(fields: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def typed(name: str, fields: Fields) -> LatestPrice | LatestSignal:
+def typed(name: str, fields: Fields) -> Value:
     """The value of that name. InputError where something else was written there."""
     try:
         return _price(fields) if name.startswith(PRICE) else _signal(fields)
