@@ -29,7 +29,7 @@ _READ_BYTES: Final = 65_536
 """Above a TLS record, of which OpenSSL would else keep the rest where no poll sees it."""
 _NOTHING: Final = object()
 
-Outcome = Value | InputError | UnicodeDecodeError | ResponseError | None
+Outcome = Value | InputError | ResponseError | None
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Near:
         self._poll = poll()
         self._poll.register(self._socket, POLLIN)
         self._reader = hiredis.Reader(
-            exceptions.InvalidResponse, connection._parser.parse_error, notEnoughData=_NOTHING
+            exceptions.InvalidResponse, connection._parser.parse_error, "utf-8", "surrogateescape", _NOTHING
         )
 
     def _take_in(self) -> None:
@@ -199,11 +199,11 @@ class Near:
             self._held[name] = _Held(outcome, until_s)
         return name, outcome
 
-    def _forget(self, keys: list[bytes] | None) -> None:
+    def _forget(self, keys: list[str] | None) -> None:
         if keys is None:  # the server was emptied
             self._held.clear()
         for key in keys or ():
-            name = key.decode().removeprefix(self._root)
+            name = key.removeprefix(self._root)
             held = self._held.pop(name, None)
             if held is not None and held.was_shown:
                 self._changed.append(name)
@@ -213,7 +213,6 @@ def _outcome(name: str, fields: Any) -> Outcome:
     if isinstance(fields, ResponseError):
         return fields
     try:
-        texts = {field.decode(): text.decode() for field, text in fields.items()}
-        return typed(name, texts) if texts else None
-    except (InputError, UnicodeDecodeError) as error:  # of another's name, it may be
+        return typed(name, fields) if fields else None
+    except InputError as error:  # of another's name, it may be
         return error
