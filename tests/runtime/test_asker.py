@@ -40,3 +40,16 @@ def test_a_broker_that_stays_silent_is_given_up(broker: str) -> None:
         Asker(Settings.load(brokers=broker), AdminClient).ask(request, TIMEOUT_S, "the test")
     assert sum(waited_s) <= TIMEOUT_S
     assert len(waited_s) == 2
+
+
+def test_a_request_that_is_dropped_with_a_lost_connection_is_made_again(broker: str) -> None:
+    asker = Asker(Settings.load(brokers=broker), AdminClient)
+    answers = iter([KafkaException(KafkaError(KafkaError._DESTROY)), "found"])
+
+    def request(_: float) -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert asker.ask(request, TIMEOUT_S, "the test") == "found"
