@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from sep_stream.runtime.embedded import EmbeddedRedis
+from sep_stream.runtime.settings import Settings
+from sep_stream.stores.cache.writer import CacheWriter, Entry
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,22 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 @pytest.fixture
 def prefix() -> str:
     return f"t{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture
+def sound(redis_server: EmbeddedRedis, prefix: str) -> CacheWriter:
+    """A writer to an empty cache of its own log."""
+    writer = CacheWriter(settings_of(redis_server, prefix), "log one")
+    put_in_place(writer)
+    return writer
+
+
+def settings_of(server: EmbeddedRedis, prefix: str, **values: Any) -> Settings:
+    return Settings.load(prefix=prefix, data_dir=server.security.data_dir, **values)
+
+
+def put_in_place(writer: CacheWriter, *entries: Entry) -> int:
+    space = writer.begin()
+    assert space is not None
+    writer.fill(space, entries)
+    return writer.swap(space)

@@ -28,15 +28,12 @@ from sep_stream.stores.cache import reader as reading
 from sep_stream.stores.cache import writer as writing
 from sep_stream.stores.cache.values import price_fields, signal_fields
 from sep_stream.stores.cache.writer import CacheWriter, Entry, Lost, Unsound
+from tests.stores.cache.conftest import put_in_place, settings_of
 from tests.stores.cache.described import price_record, signal_record
 
 pytestmark = pytest.mark.integration
 
 NAMES = ("price:EUR/USD", "price:USD/JPY")
-
-
-def settings_of(server: EmbeddedRedis, prefix: str, **values: Any) -> Settings:
-    return Settings.load(prefix=prefix, data_dir=server.security.data_dir, **values)
 
 
 def url_of(server: EmbeddedRedis, role: str, user: str | None = None, password: str | None = None) -> str:
@@ -54,23 +51,8 @@ def price(name: str, time_us: int, offset: int, bid: str | None = None, left_s: 
 
 
 @pytest.fixture
-def sound(redis_server: EmbeddedRedis, prefix: str) -> CacheWriter:
-    """A writer to an empty cache of its own log."""
-    writer = CacheWriter(settings_of(redis_server, prefix), "log one")
-    put_in_place(writer)
-    return writer
-
-
-@pytest.fixture
 def cache(redis_server: EmbeddedRedis, prefix: str) -> Cache:
     return Cache(settings_of(redis_server, prefix))
-
-
-def put_in_place(writer: CacheWriter, *entries: Entry) -> int:
-    space = writer.begin()
-    assert space is not None
-    writer.fill(space, entries)
-    return writer.swap(space)
 
 
 def test_a_price_is_read_as_it_was_written(sound: CacheWriter, cache: Cache) -> None:

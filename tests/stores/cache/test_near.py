@@ -27,19 +27,13 @@ from sep_stream.stores.cache import near as holding
 from sep_stream.stores.cache.near import Near
 from sep_stream.stores.cache.values import signal_fields
 from sep_stream.stores.cache.writer import CacheWriter, Entry
+from tests.stores.cache.conftest import put_in_place, settings_of
 from tests.stores.cache.described import signal_record
-from tests.stores.cache.test_cache import NAMES, admin, await_that, price, put_in_place, settings_of, url_of
+from tests.stores.cache.test_cache import NAMES, admin, await_that, price, url_of
 
 pytestmark = pytest.mark.integration
 
 EUR, JPY = (name.removeprefix("price:") for name in NAMES)
-
-
-@pytest.fixture
-def sound(redis_server: EmbeddedRedis, prefix: str) -> CacheWriter:
-    writer = CacheWriter(settings_of(redis_server, prefix), "log one")
-    put_in_place(writer)
-    return writer
 
 
 @pytest.fixture

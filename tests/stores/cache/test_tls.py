@@ -23,7 +23,8 @@ from sep_stream.stores.cache import Cache
 from sep_stream.stores.cache import near as holding
 from sep_stream.stores.cache.connection import RedisServer
 from sep_stream.stores.cache.writer import CacheWriter
-from tests.stores.cache.test_cache import NAMES, await_that, price, put_in_place
+from tests.stores.cache.conftest import put_in_place
+from tests.stores.cache.test_cache import NAMES, await_that, price
 
 pytestmark = pytest.mark.integration
 
