@@ -9,7 +9,7 @@ fetch up to them; `docs/decisions/batch-transport.md` tells what of Faust and ai
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,6 +40,11 @@ class Fetched:
 
     def __len__(self) -> int:
         return sum(map(len, self.batches))
+
+
+def _one_message(batches: Sequence[Batch]) -> dict[TP, list[Fetched]]:
+    """As Faust takes what was fetched: under one of its partitions."""
+    return {TP(batches[0].topic, batches[0].partition): [Fetched(tuple(batches))]} if batches else {}
 
 
 class BatchSchema(Schema):
@@ -136,7 +141,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         except SepError as error:
             self.app.fail(error)
             return {}
-        return {TP(batches[0].topic, batches[0].partition): [Fetched(tuple(batches))]} if batches else {}
+        return _one_message(batches)
 
     async def _starts(self, partitions: set[TP]) -> dict[TP, Start]:
         """Where to read those partitions whose positions are known."""
@@ -196,21 +201,12 @@ class _Consumer(driver.Consumer):
         return self._thread.epochs[tp]
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        fetched = await super()._getmany(active_partitions, timeout)
-        return dict(item for tp, records in fetched.items() for item in self._present(tp, records))
+        """Without the batches that a seek or a new assignment has overtaken since their fetch."""
+        came = await super()._getmany(active_partitions, timeout)
+        batches = [batch for [fetched] in came.values() for batch in fetched.batches]
+        return _one_message([b for b in batches if b.epoch == self.epoch(TP(b.topic, b.partition))])
 
-    def _present(self, tp: TP, records: list[Any]) -> Iterator[tuple[TP, list[Any]]]:
-        """The records without batches that a seek or a new assignment has overtaken since their fetch."""
-        if not records or not isinstance(records[0], Fetched):
-            yield tp, records
-            return
-        batches = tuple(b for b in records[0].batches if b.epoch == self.epoch(TP(b.topic, b.partition)))
-        if batches:
-            yield TP(batches[0].topic, batches[0].partition), [Fetched(batches)]
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        if not isinstance(record, Fetched):
-            return super()._to_message(tp, record)
+    def _to_message(self, tp: TP, record: Fetched) -> ConsumerMessage:
         message = ConsumerMessage(
             tp.topic, tp.partition, record.batches[0].next_offset - 1, 0.0, 0, None, None, record, None, 0, len(record),
             tp, generation_id=self.app.consumer_generation_id,
@@ -233,9 +229,7 @@ class _Consumer(driver.Consumer):
         yield from (tp for tp in self._ledgers if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
-        # Never Faust's own count for these topics: an ack after a revoke would commit what nobody handled.
-        if tp.topic not in self.app.batch_topics:
-            return super()._new_offset(tp)
+        # Never Faust's own count: an ack after a revoke would commit what nobody handled.
         ledger = self._ledgers.get(tp)
         if ledger is None or ledger.epoch != self.epoch(tp):
             return None
@@ -243,8 +237,6 @@ class _Consumer(driver.Consumer):
 
     def _should_commit(self, tp: TP, offset: int) -> bool:
         # Never by Faust's own note of what is committed: it takes it after a commit that failed, too.
-        if tp.topic not in self.app.batch_topics:
-            return super()._should_commit(tp, offset)
         ledger = self._ledgers.get(tp)
         return ledger is not None and offset != ledger.committed
 
@@ -259,12 +251,10 @@ class _Consumer(driver.Consumer):
         return committed
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        if tp.topic not in self.app.batch_topics:  # the ledger knows each batch's next offset
-            await super()._add_gap(tp, offset_from, offset_to)
+        """Nothing: the ledger knows each batch's next offset."""
 
     def on_buffer_full(self, tp: TP) -> None:
-        if tp.topic not in self.app.batch_topics:  # Faust would sleep a second once every partition is "full"
-            super().on_buffer_full(tp)
+        """Nothing: Faust would sleep a second once every partition is "full"."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
@@ -289,7 +279,7 @@ class _TableManager(faust.tables.TableManager):
 
 
 class BatchApp(faust.App):
-    """A Faust app whose `batch_topic`s arrive fetch by fetch.
+    """A Faust app whose topics, each a `batch_topic`, arrive fetch by fetch.
 
     A group without an offset begins where the log does; an offset that the log no longer has ends the process.
     stage: names it in failpoints and logs · fail: called with an error on the app's loop; the process is expected to
@@ -309,7 +299,6 @@ class BatchApp(faust.App):
     ) -> None:
         self.settings = settings
         self.stage, self.fail, self.lost_input_remedy = stage, fail, lost_input_remedy
-        self.batch_topics: set[str] = set()
         super().__init__(*args, TableManager=_TableManager, consumer_auto_offset_reset="none", **kwargs)
 
     def _create_directories(self) -> None:
@@ -320,7 +309,6 @@ class BatchApp(faust.App):
 
     def batch_topic(self, *names: str) -> Any:
         """One stream of what these topics bring."""
-        self.batch_topics.update(names)
         return self.topic(*names, schema=BatchSchema(), internal=False)
 
     def is_current(self, batch: Batch) -> bool:
