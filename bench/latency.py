@@ -62,8 +62,8 @@ HISTORY_DAYS: Final = 10
 HOPS: Final = 3
 READY_S_MAX: Final = 60.0
 HEAT_S: Final = 45.0
-"""Of small requests before all else: until a broker's JVM has compiled what it runs, some ten thousand requests, it
-takes twice as long for each, and a third of a core for compiling."""
+"""Of small requests before all else: until a broker's JVM has compiled what it runs, it takes up to twice as long for
+each, and a third of a core for compiling."""
 WARM_S: Final = 10.0
 """At the same pace before what is measured: caches fill."""
 LAST_S_MAX: Final = 10.0
