@@ -1,11 +1,13 @@
-"""The real broker, one for the run, and data that may be absent."""
+"""Servers that the run starts once, order and records of the run, and data that may be absent."""
 
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sep_stream.runtime.numba_cache import configure_numba_cache
 
@@ -18,6 +20,7 @@ from sep_stream.runtime import topics  # noqa: E402
 from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRegistry  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
+from tests import durations, shared_run, skips  # noqa: E402
 from tests.databases import Database, Databases, server_for_tests  # noqa: E402
 
 hypothesis_settings.register_profile("default", deadline=None)
@@ -25,13 +28,46 @@ hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations", action="store_true", help=f"keep how long the tests took in {durations.RECORD.name}"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs in the background with SIGINT ignored, and children inherit that:
+    # no test could interrupt a command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    shared_run.begin(config)
+    if not shared_run.is_worker(config):
+        config.pluginmanager.register(skips)
+        if config.getoption("--record-durations"):
+            config.pluginmanager.register(durations.Recorder())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shared_run.end(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker process of pytest-xdist which folder the run shares."""
+    shared_run.send_to(node, node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are CPUs, as tests wait for servers now and then."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that need servers first: they take longest, and where files are shared out the short ones fill up."""
-    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+    """The longest files first: what is short then fills up the processes' time at the end."""
+    durations.longest_files_first(items)
 
 
 HEAP = "-Xms64m -Xmx768m"
-"""Each test has topics of its own; in the end there are ten thousand partitions."""
+"""Heap of the run's broker: each test has topics of its own, and in the end there are ten thousand partitions."""
 
 
 @pytest.fixture(scope="session")
@@ -44,25 +80,21 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the run's broker."""
-    kafka = EmbeddedKafka(tmp_path_factory.mktemp("stack"))
+def broker(pytestconfig: pytest.Config) -> str:
+    """Address of the run's broker, which all processes of the run share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KAFKA_HEAP_OPTS", HEAP)
-        address = kafka.start(lambda message: None)
-    yield address
-    kafka.stop()
+        return EmbeddedKafka(shared_run.folder_of(pytestconfig) / "stack").start(lambda message: None)
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRegistry]:
+def registry(pytestconfig: pytest.Config) -> EmbeddedRegistry:
     """The run's schema registry. What the environment would have it do is not done."""
-    registry = EmbeddedRegistry(tmp_path_factory.mktemp("registry"))
+    registry = EmbeddedRegistry(shared_run.folder_of(pytestconfig) / "registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUARKUS_HTTP_HOST", "0.0.0.0")
         registry.start(lambda message: None)
-    yield registry
-    registry.stop()
+    return registry
 
 
 @pytest.fixture(scope="session")

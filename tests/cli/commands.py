@@ -7,18 +7,28 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 import click
 
 from sep_stream.cli import cli
+from tests.forked import Forked
 
 NOWHERE = "127.0.0.1:1"
 """An address where nothing listens."""
+RUN_S_MAX: Final = 180
+"""No command takes so long, on a machine with much else to do."""
+
+
+def variables(cwd: Path, **environment: str) -> dict[str, str]:
+    """The environment of a command in that folder, with no settings but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEP_") or name == "SEP_CACHE_DIR"}
+    return kept | {"SEP_DATA_DIR": str(cwd / "data")} | environment
 
 
 def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """The command in a folder of its own, with no settings but these."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEP_") or name == "SEP_CACHE_DIR"}
+    """Start the command as its users do, from nothing."""
     return subprocess.Popen(
         [sys.executable, "-m", "sep_stream", *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -26,11 +36,11 @@ def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env=kept | {"SEP_DATA_DIR": str(cwd / "data")} | environment,
+        env=variables(cwd, **environment),
     )
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout_s: float = RUN_S_MAX) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
@@ -40,7 +50,17 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> tuple[int,
 
 
 def run(*args: object, cwd: Path, **environment: str) -> tuple[int, str, str]:
-    return finish(start(*args, cwd=cwd, **environment))
+    """Run the command to its end; returns exit code, stdout and stderr. It is forked: see `tests.forked`."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        out.touch()
+        err.touch()
+        process = Forked([*map(str, args)], variables(cwd, **environment), cwd, out, err)
+        try:
+            code = process.wait(RUN_S_MAX)
+        finally:
+            process.kill()
+        return code, out.read_text(), err.read_text()
 
 
 def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:

@@ -8,24 +8,29 @@ import pytest
 
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
+from tests import shared_run
 from tests.worker.harness import SMALL, TOPOLOGY, Records, run_until_caught_up
 from tests.worker.markets import SEED, STEPS, comparable, play_all
 
 
 @pytest.fixture(scope="session")
-def calm(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def calm(broker: str, pytestconfig: pytest.Config) -> Settings:
     """Where one calm worker has worked through the steps of `markets`."""
-    folder: Path = tmp_path_factory.mktemp("calm")
+    folder: Path = shared_run.folder_of(pytestconfig) / "calm"
     settings = Settings.load(brokers=broker, prefix="calm.", data_dir=folder, **SMALL)
-    topics.create(settings, TOPOLOGY)
-    play_all(settings, SEED, STEPS)
-    run_until_caught_up(settings)
+
+    def work() -> None:
+        topics.create(settings, TOPOLOGY)
+        play_all(settings, SEED, STEPS)
+        run_until_caught_up(settings)
+
+    shared_run.once(pytestconfig, "calm", work)
     return settings
 
 
 @pytest.fixture(scope="session")
-def undisturbed(calm: Settings) -> Records:
+def undisturbed(calm: Settings, pytestconfig: pytest.Config) -> Records:
     """What it made of them."""
-    found = comparable(calm)
+    found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
     assert all(found[topic] for topic in ("bars", "windows", "metrics", "signals", "patterns", "late"))
     return found

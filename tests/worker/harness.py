@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from sep_stream.scoring.model import Model
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.model_store import save_model
+from tests.forked import Forked
 
 TOPOLOGY = Topology.load()
 SCHEMAS = load_schemas(resource("schemas") / "avro")
@@ -59,15 +59,13 @@ def put_in_force(settings: Settings, model: Model, symbols: Sequence[str], from_
 
 
 @contextmanager
-def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[Forked]:
     """A worker process, ended with its children at the end of the block. Its log goes to data_dir/worker.log."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.data_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sep_stream", "worker", *flags],
-            env={**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
+    variables = {**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment}
+    log = settings.data_dir / "worker.log"
+    log.touch()
+    process = Forked(["worker", *flags], variables, Path.cwd(), log, log)
     try:
         yield process
     finally:
@@ -84,7 +82,7 @@ def log_of(settings: Settings) -> str:
     return (settings.data_dir / "worker.log").read_text(errors="replace")
 
 
-def await_log(settings: Settings, process: subprocess.Popen[bytes], text: str, beyond: int = 0) -> None:
+def await_log(settings: Settings, process: Forked, text: str, beyond: int = 0) -> None:
     """Wait until the log holds `text` more than `beyond` times, or the process is gone."""
     deadline_s = time.monotonic() + COLD_S_MAX
     while log_of(settings).count(text) <= beyond and process.poll() is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from sep_stream.stores.cache import Cache
 from sep_stream.stores.cache.log import LatestLog
 from sep_stream.stores.cache.rebuild import rebuild
 from sep_stream.stores.cache.writer import CacheWriter
+from tests.forked import Forked
 from tests.stores.cache.described import price_record, signal_record
 from tests.worker.harness import SCHEMAS, SMALL, TOPOLOGY, decoded, log_of, publish, run_until_caught_up, worker
 from tests.worker.markets import SEED, quotes
@@ -144,7 +144,7 @@ def test_racing_workers_rebuilds_and_a_kill_leave_the_newest(deployment: Setting
     assert verified(deployment)["differences"] == []
 
 
-def rebuild_until_gone(settings: Settings, process: subprocess.Popen[bytes]) -> int:
+def rebuild_until_gone(settings: Settings, process: Forked) -> int:
     log = LatestLog(settings, TOPOLOGY)
     writer = CacheWriter(settings, log.identity())
     for made in count():

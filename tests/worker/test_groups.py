@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.runner import STAGES
+from tests.forked import Forked
 from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, comparable, play_all, steps
 
@@ -115,7 +116,7 @@ def test_a_supervised_worker_that_is_killed_is_started_again(
     assert_same(settings, undisturbed)
 
 
-def await_child(process: subprocess.Popen[bytes]) -> int:
+def await_child(process: Forked) -> int:
     """The worker that a supervisor started: whatever else it runs, such as `ldconfig`, has no group instance."""
     deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:

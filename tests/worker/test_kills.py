@@ -13,6 +13,7 @@ import pytest
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.runner import STAGES
+from tests.forked import Forked
 from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, raw, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, Step, comparable, play_all, steps
 
@@ -25,7 +26,7 @@ PAUSE_S = 0.7
 DIES_WITHIN_S = 3
 
 
-def play(settings: Settings, step: Step, process: subprocess.Popen[bytes]) -> bool:
+def play(settings: Settings, step: Step, process: Forked) -> bool:
     """Publish under the running worker; True if it died of its failpoint."""
     before = log_of(settings).count(RECOVERED)
     step[0]()

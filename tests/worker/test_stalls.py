@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.runner import SESSION_TIMEOUT_S, STAGES
+from tests.forked import Forked
 from tests.worker.harness import RECOVERED, SMALL, TOPOLOGY, Records, await_log, log_of, worker
 from tests.worker.markets import SEED, STEPS, play, steps
 from tests.worker.test_groups import assert_same
@@ -23,7 +23,7 @@ RECOVERIES_MAX = 4
 """Of each of the partitions in use: at the start, after the stall, and two to spare for a rebalance on the way."""
 
 
-def await_caught_up(settings: Settings, process: subprocess.Popen[bytes]) -> None:
+def await_caught_up(settings: Settings, process: Forked) -> None:
     deadline_s = time.monotonic() + 90
     for reached in CaughtUp(settings, STAGES, {t.name: settings.topic(t.name) for t in TOPOLOGY.topics}).steps():
         assert process.poll() is None, log_of(settings)[-3000:]
