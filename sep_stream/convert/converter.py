@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sep_stream.convert.machine import run
 from sep_stream.convert.rules import check_events
 from sep_stream.convert.series import extend
-from sep_stream.convert.state import state_dtype
+from sep_stream.convert.state import STATE_DTYPE, Tails, joined, parted, saved_dtype
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments
@@ -139,13 +139,15 @@ class MarketDataConverter:
     parameters: ConvertParameters = field(default_factory=ConvertParameters)
     models: list[str] = field(default_factory=list, init=False)
     rows: npt.NDArray[np.void] = field(init=False)
+    _tails: Tails = field(init=False)
     _sources: dict[str, int] = field(default_factory=dict, init=False)
     _last_sequence: npt.NDArray[np.int64] = field(init=False)
     _last_time_us: npt.NDArray[np.int64] = field(init=False)
     _held: dict[int, tuple[bytes | None, bytes | None]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = np.zeros(len(self.instruments), state_dtype(self.parameters.window_bars))
+        self.rows = np.zeros(len(self.instruments), STATE_DTYPE)
+        self._tails = Tails.empty(len(self.instruments), self.parameters.window_bars)
         for name in ("watermark_us", "open_time_us", "price_time_us"):
             self.rows[name] = NULL
         for name in ("model", "tail_model", "price_spread"):
@@ -165,7 +167,7 @@ class MarketDataConverter:
             p.max_jump_s * US_PER_S, reason, held_row,
         )  # fmt: skip
         rejections = tuple(self._rejections(batch, reason, refused, rejected, held_row.tolist()))
-        *series, windows = extend(self.rows, bars, p.window_bars, p.forward)
+        *series, windows = extend(self.rows, self._tails, bars, p.window_bars, p.forward)
         return ConvertOutput(bars, windows, Series(*series), tuple(self.models), reason, rejections, prices)
 
     def _source_codes(self, batch: EventBatch, reason: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
@@ -244,13 +246,13 @@ class MarketDataConverter:
         return len(text).to_bytes(4, "little") + text + self._saved_rows(used, names).tobytes()
 
     def _saved_rows(self, used: npt.NDArray[np.intp], names: list[str]) -> npt.NDArray[np.void]:
-        """Rows whose held events name their source by its position in `names`, 0 where it doesn't matter."""
+        """Rows of a snapshot; held events name their source by its position in `names`, 0 where it doesn't matter."""
         rows = self.rows[used]
         position = np.zeros(len(names) + 1, np.int32)
         position[[self._sources[name] for name in names]] = np.arange(len(names))
         counted = (rows["held"] == 1) & (rows["held_sequence"] != NULL)
         rows["held_source"] = np.where(counted, position[rows["held_source"]], 0)
-        return rows
+        return joined(rows, Tails(*(values[used] for values in self._tails)))
 
     @classmethod
     def restore(cls, snapshot: bytes, instruments: Instruments, parameters: ConvertParameters) -> MarketDataConverter:
@@ -259,7 +261,7 @@ class MarketDataConverter:
         try:
             length = int.from_bytes(snapshot[:4], "little")
             header = json.loads(snapshot[4 : 4 + length])
-            rows = np.frombuffer(snapshot[4 + length :], converter.rows.dtype)
+            rows = np.frombuffer(snapshot[4 + length :], saved_dtype(parameters.window_bars))
             if len(rows) != len(header["instruments"]):
                 raise StateError(f"snapshot: {len(rows)} rows for {len(header['instruments'])} instruments")
             converter._load(header, rows)
@@ -267,9 +269,11 @@ class MarketDataConverter:
             raise StateError(f"snapshot: not a converter's state ({type(error).__name__}: {error})") from error
         return converter
 
-    def _load(self, header: Mapping[str, Any], rows: npt.NDArray[np.void]) -> None:
+    def _load(self, header: Mapping[str, Any], saved: npt.NDArray[np.void]) -> None:
         positions = [self.instruments.position_of(identity) for identity in header["instruments"]]
-        self.rows[positions] = rows
+        self.rows[positions], tails = parted(saved)
+        for values, those in zip(self._tails, tails, strict=True):
+            values[positions] = those
         self.models = list(header["models"])
         self._sources = {name: code for code, name in enumerate(header["sources"])}
         shape = (len(self.instruments), max(1, len(self._sources)))

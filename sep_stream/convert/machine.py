@@ -1,6 +1,6 @@
 """The state machine over events: one pass, in log order. sep-metrics/1, section 1.
 
-Everything here is Numba over rows of `state_dtype`; `converter` wraps it.
+Everything here is Numba over rows of STATE_DTYPE; `converter` wraps it.
 """
 
 from __future__ import annotations

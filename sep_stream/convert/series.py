@@ -14,10 +14,10 @@ from sep_stream.convert.state import N_TIMEFRAMES, WINDOW_DTYPE
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def extend(state: Any, bars: Any, window_bars: int, forward: int) -> Any:
+def extend(state: Any, tails: Any, bars: Any, window_bars: int, forward: int) -> Any:
     """(bits, close, open_time_s, model, windows): the columns of a Series and the WINDOW_DTYPE rows of new bars.
 
-    state: (instruments,), its counts those after the bars, its tails those before them; the tails move on
+    state: (instruments,) STATE_DTYPE, its counts those after the bars · tails: those before them, which move on
     bars: (b,) BAR_DTYPE. The lanes are those of the instruments that have a bar among them.
     """
     lanes = len(state) * N_TIMEFRAMES
@@ -40,12 +40,13 @@ def extend(state: Any, bars: Any, window_bars: int, forward: int) -> Any:
     bits, close = np.empty(length, np.uint8), np.empty(length, np.int32)
     open_time_s, model = np.empty(length, np.int64), np.full(length, -1, np.int32)
     for lane in range(lanes):
-        st, tf, kept = state[lane // N_TIMEFRAMES], lane % N_TIMEFRAMES, carried[lane]
+        i, tf, kept = lane // N_TIMEFRAMES, lane % N_TIMEFRAMES, carried[lane]
         for k in range(kept):
             to, of = at[lane] - kept + k, window_bars - kept + k
-            bits[to], close[to], open_time_s[to] = st.tail_bits[tf, of], st.tail_close[tf, of], st.tail_time_s[tf, of]
+            bits[to], close[to] = tails.bits[i, tf, of], tails.close[i, tf, of]
+            open_time_s[to] = tails.time_s[i, tf, of]
         if kept > 0:
-            model[at[lane] - 1] = st.tail_model[tf]
+            model[at[lane] - 1] = state[i].tail_model[tf]
     windows, n = np.empty(len(bars), WINDOW_DTYPE), 0
     for b in range(len(bars)):
         bar = bars[b]
@@ -65,9 +66,10 @@ def extend(state: Any, bars: Any, window_bars: int, forward: int) -> Any:
     for lane in range(lanes):
         if new[lane] == 0:
             continue
-        st, tf, kept = state[lane // N_TIMEFRAMES], lane % N_TIMEFRAMES, min(carried[lane] + new[lane], window_bars)
+        i, tf, kept = lane // N_TIMEFRAMES, lane % N_TIMEFRAMES, min(carried[lane] + new[lane], window_bars)
         for k in range(kept):
             to, of = window_bars - kept + k, at[lane] - kept + k
-            st.tail_bits[tf, to], st.tail_close[tf, to], st.tail_time_s[tf, to] = bits[of], close[of], open_time_s[of]
-        st.tail_model[tf] = model[at[lane] - 1]
+            tails.bits[i, tf, to], tails.close[i, tf, to] = bits[of], close[of]
+            tails.time_s[i, tf, to] = open_time_s[of]
+        state[i].tail_model[tf] = model[at[lane] - 1]
     return bits, close, open_time_s, model, windows[:n].copy()

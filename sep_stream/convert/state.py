@@ -1,10 +1,11 @@
-"""What the converter remembers: one row per instrument."""
+"""What the converter remembers: one row per instrument, and its last bars."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sep_stream.convert.rules import CHECKED_DTYPE
 
@@ -43,38 +44,75 @@ PRICE_DTYPE: Final = np.dtype(
 """An instrument's newest price, by event time the later of equal ones, in points; bid and ask NULL where not told."""
 
 
-def state_dtype(tail: int) -> np.dtype[np.void]:
-    """A row of state; `tail` is the number of last bars kept of each timeframe, newest last.
+_FIELDS: Final[tuple[tuple[Any, ...], ...]] = (
+    ("watermark_us", "<i8"),
+    ("model", "<i4"),
+    # the open bars
+    ("open_time_us", "<i8", (N_TIMEFRAMES,)),
+    ("open_bar", CHECKED_DTYPE, (N_TIMEFRAMES,)),
+    # the closed bars
+    ("count", "<i8", (N_TIMEFRAMES,)),
+    ("last_bit", "u1", (N_TIMEFRAMES,)),
+    ("last_close", "<i4", (N_TIMEFRAMES,)),
+    ("tail_model", "<i4", (N_TIMEFRAMES,)),
+    # the event that is held until the next one tells whether time has jumped
+    ("held", "u1"),
+    ("held_kind", "u1"),
+    ("held_model", "<i4"),
+    ("held_time_us", "<i8"),
+    ("held_sequence", "<i8"),
+    ("held_source", "<i4"),
+    ("held_offset", "<i8"),
+    ("held_event", CHECKED_DTYPE),
+    # the newest price
+    ("price_time_us", "<i8"),
+    ("price", "<i8"),
+    ("price_spread", "<i8"),
+)
+_TAIL_FIELDS: Final = (("tail_bits", "u1"), ("tail_close", "<i4"), ("tail_time_s", "<i8"))
 
-    Times are NULL where there is none. open_*: the bars still open. held_*: the event that jumped.
-    """
-    return np.dtype(
-        [
-            ("watermark_us", "<i8"),
-            ("model", "<i4"),
-            # the open bars
-            ("open_time_us", "<i8", (N_TIMEFRAMES,)),
-            ("open_bar", CHECKED_DTYPE, (N_TIMEFRAMES,)),
-            # the closed bars
-            ("count", "<i8", (N_TIMEFRAMES,)),
-            ("last_bit", "u1", (N_TIMEFRAMES,)),
-            ("last_close", "<i4", (N_TIMEFRAMES,)),
-            ("tail_model", "<i4", (N_TIMEFRAMES,)),
-            ("tail_bits", "u1", (N_TIMEFRAMES, tail)),
-            ("tail_close", "<i4", (N_TIMEFRAMES, tail)),
-            ("tail_time_s", "<i8", (N_TIMEFRAMES, tail)),
-            # the event that is held until the next one tells whether time has jumped
-            ("held", "u1"),
-            ("held_kind", "u1"),
-            ("held_model", "<i4"),
-            ("held_time_us", "<i8"),
-            ("held_sequence", "<i8"),
-            ("held_source", "<i4"),
-            ("held_offset", "<i8"),
-            ("held_event", CHECKED_DTYPE),
-            # the newest price
-            ("price_time_us", "<i8"),
-            ("price", "<i8"),
-            ("price_spread", "<i8"),
-        ]
-    )
+STATE_DTYPE: Final = np.dtype(list(_FIELDS))
+"""A row of state. Times are NULL where there is none. open_*: the bars still open. held_*: the event that jumped.
+
+The last bars of each timeframe are kept beside it, in `Tails`: their number is a parameter, and compiled code is made
+for one dtype.
+"""
+
+
+class Tails(NamedTuple):
+    """The last closed bars, (instruments, N_TIMEFRAMES, tail) each, the newest last: bits uint8, closes int32 points,
+    open times int64 seconds."""
+
+    bits: npt.NDArray[Any]
+    close: npt.NDArray[Any]
+    time_s: npt.NDArray[Any]
+
+    @classmethod
+    def empty(cls, instruments: int, tail: int) -> Tails:
+        """Return tails of zeros."""
+        return cls(*(np.zeros((instruments, N_TIMEFRAMES, tail), dtype) for _, dtype in _TAIL_FIELDS))
+
+
+def saved_dtype(tail: int) -> np.dtype[np.void]:
+    """Return the dtype of an instrument's row in a snapshot: its state with its tails."""
+    at = 1 + [name for name, *_ in _FIELDS].index("tail_model")
+    tails = [(name, dtype, (N_TIMEFRAMES, tail)) for name, dtype in _TAIL_FIELDS]
+    return np.dtype([*_FIELDS[:at], *tails, *_FIELDS[at:]])
+
+
+def joined(rows: npt.NDArray[np.void], tails: Tails) -> npt.NDArray[np.void]:
+    """Return rows (n,) of STATE_DTYPE and their tails as rows of `saved_dtype`."""
+    saved = np.zeros(len(rows), saved_dtype(tails.bits.shape[-1]))
+    for name in STATE_DTYPE.names or ():
+        saved[name] = rows[name]
+    for (name, _), values in zip(_TAIL_FIELDS, tails, strict=True):
+        saved[name] = values
+    return saved
+
+
+def parted(saved: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], Tails]:
+    """Return the rows and the tails of rows (n,) of `saved_dtype`."""
+    rows = np.zeros(len(saved), STATE_DTYPE)
+    for name in STATE_DTYPE.names or ():
+        rows[name] = saved[name]
+    return rows, Tails(*(saved[name] for name, _ in _TAIL_FIELDS))

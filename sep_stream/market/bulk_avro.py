@@ -56,12 +56,19 @@ _inlined = nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
 class VarColumn(Sequence[bytes | None]):
     """Strings or bytes of n rows, as stretches of one buffer.
 
-    data: uint8 · start: (n,) int64 · length: (n,) int32, -1 where null. Rows may share bytes.
+    data: uint8, read-only · start: (n,) int64 · length: (n,) int32, -1 where null. Rows may share bytes.
     """
 
     data: npt.NDArray[np.uint8]
     start: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        # Compiled code is made once for buffers that may be written and once for those that may not: have one kind.
+        if self.data.flags.writeable:
+            readonly = self.data.view()
+            readonly.flags.writeable = False
+            object.__setattr__(self, "data", readonly)
 
     @classmethod
     def of(cls, values: Sequence[bytes | None]) -> VarColumn:

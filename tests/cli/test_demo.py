@@ -7,9 +7,14 @@ import random
 import re
 import signal
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from sep_stream.demo.story import _explain_no_model
+from sep_stream.scoring.model import ModelParameters
 
 from .commands import finish, run, start
 
@@ -47,9 +52,8 @@ def figures(output: str) -> dict[str, str]:
     return dict(re.findall(r"│ ([^│]+?) +│ +([^│]+?) │", output))
 
 
-def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
-    code, out, err = run("demo", "--days", 8, "--seed", 3, cwd=tmp_path)
-    assert code == 0, err
+def assert_the_full_story_of_a_made_up_market(out: str) -> None:
+    """With seed 3 and 8 days."""
     shown = figures(out)
     assert "SYNTHETIC market, seed 3: 8 trading days" in out
     assert "Signals of a SYNTHETIC market" in out
@@ -59,6 +63,14 @@ def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
     assert sum(outcomes) == int(shown["signals"].replace(",", "")) > 0
     assert shown["late"] == shown["dead.letters"] == "0"
     assert re.fullmatch(r"p50 \d+ ms, p99 \d+ ms", shown["event to signal, paced part"])
+
+
+@pytest.mark.slow
+def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
+    """Without stores and without TLS; `test_stores` tells it with both."""
+    code, out, err = run("demo", "--days", 8, "--seed", 3, cwd=tmp_path)
+    assert code == 0, err
+    assert_the_full_story_of_a_made_up_market(out)
     assert "Try next:" in out
     assert all(len(line) <= 80 for line in out.splitlines() if "log /" not in line)
     _, status, _ = run("status", "--data-dir", tmp_path / "data" / "demo", cwd=tmp_path)
@@ -67,8 +79,9 @@ def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
 
 def test_two_days_of_candles_give_m1_signals_and_say_why_the_others_hold(tmp_path: Path) -> None:
     file = candles(tmp_path / "candles.csv", 2_400)
-    code, out, err = run("demo", file, "--instrument", "EUR/USD", cwd=tmp_path)
+    code, out, err = finish(start("demo", file, "--instrument", "EUR/USD", cwd=tmp_path))
     assert code == 0, err
+    assert "Try next:" in out
     assert "candles.csv as EUR/USD" in out
     assert "SYNTHETIC" not in out
     assert re.search(r"EUR/USD M5 will hold: its history makes \d+ blocks of 64", out)
@@ -78,6 +91,15 @@ def test_two_days_of_candles_give_m1_signals_and_say_why_the_others_hold(tmp_pat
     assert shown["HOLD M5, reason library"] == shown["signals M5, gate failed"]
 
 
+def test_what_a_model_needs_is_said_where_the_history_holds_too_little() -> None:
+    console = Console(file=StringIO(), width=200)
+    _explain_no_model(ModelParameters(), {("EUR/USD", "M1"): 119, ("EUR/USD", "M5"): 23}, console)
+    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "no model: the history holds 119 M1 bars; the first window with a known outcome takes 158" in said
+    assert "a direction 1,118" in said
+
+
+@pytest.mark.slow
 def test_too_few_quotes_for_a_model_say_how_many_bars_one_needs_and_the_stack_is_kept(tmp_path: Path) -> None:
     file = quotes(tmp_path / "quotes.csv", 900)
     code, out, err = run("demo", file, "--instrument", "EUR/USD", "--keep", cwd=tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import finish, run, start
-from tests.cli.test_demo import figures
+from tests.cli.test_demo import assert_the_full_story_of_a_made_up_market, figures
 
 pytestmark = pytest.mark.integration
 
@@ -23,6 +23,8 @@ def test_what_the_demo_makes_is_in_database_and_cache_over_tls(tmp_path: Path) -
     try:
         code, out, err = finish(demo, 300)
         assert code == 0, err
+        assert_the_full_story_of_a_made_up_market(out)
+        assert "· secured: TLS" in out
         shown = figures(out)
         rows = dict(re.findall(r"│ (\w+) +│ +([\d,]+) │ [A-Z]{3}/[A-Z]{3}", out))
         assert rows["market_data"] == shown["bars"]

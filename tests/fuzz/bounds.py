@@ -39,7 +39,7 @@ def sees_a_read_past_the_end() -> bool:
     name = "pattern"
     codec, cut = CODECS[name], written(name, FILLED[name])[:-1]
     columns = [np.zeros((4, 1), dtype) for dtype in (np.int64, np.uint64, np.uint8, np.int64, np.int32)]
-    said = np.zeros(1, np.int64), np.array([len(cut) + 1]), np.zeros(1, np.uint8)
+    said = np.zeros(1, np.int64), np.array([len(cut) + 1], np.int32), np.zeros(1, np.uint8)
     try:
         bulk_avro._decode(codec._program, codec.ids, np.frombuffer(cut, np.uint8), *said, *columns)
     except IndexError:

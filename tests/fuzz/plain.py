@@ -61,7 +61,7 @@ def sees_a_read_past_the_end() -> bool:
     true_size = len(whole) - 1
     columns = [np.zeros((4, 1), dtype) for dtype in (np.int64, np.uint64, np.uint8, np.int64, np.int32)]
     body = Watched(np.frombuffer(whole[:-1] + whole, np.uint8), 0, true_size)
-    said = np.zeros(1, np.int64), np.array([true_size + 1]), np.zeros(1, np.uint8)
+    said = np.zeros(1, np.int64), np.array([true_size + 1], np.int32), np.zeros(1, np.uint8)
     try:
         _decode(CODECS[name]._program, CODECS[name].ids, body, *said, *columns)
     except OutsideError:

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
+pytestmark = pytest.mark.slow
+"""It compiles all that it looks at. Where a sum were fused, `test_metric_engines` and the tests against the reference
+would see other bits on any CPU that can fuse."""
+
 HAS_FMA = platform.machine() == "aarch64" or get_host_cpu_features().get("fma", False)
 FUSED = re.compile(r"\bv?fn?m(?:add|sub|la|ls)\w*\b")
 

@@ -37,8 +37,8 @@ from sep_stream.stores.sinks import DEAD_LETTERS, check_plugins, declared_sinks,
 
 pytestmark = pytest.mark.integration
 
-BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (30_000, 3_000)
-OUTAGE_S = 5
+BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (12_000, 1_200)
+OUTAGE_S = 2
 WAIT_S_MAX = 240
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 SYMBOLS = ("EUR/USD", "USD/JPY", "AUD/USD", "CLZ6")
