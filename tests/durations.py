@@ -56,7 +56,7 @@ class Durations:
         RECORD.write_text(text.replace("[\n   ", "[").replace(",\n   ", ", ").replace("\n  ]", "]") + "\n")
 
 
-def test_files() -> dict[str, int]:
+def functions_by_file() -> dict[str, int]:
     """Return the number of test functions by file, relative to the root."""
     return {path.relative_to(TESTS.parent).as_posix(): _functions(path) for path in TESTS.rglob("test_*.py")}
 
@@ -82,7 +82,10 @@ class Recorder:
         self._seconds[report.nodeid] += report.duration
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        kept, functions = Durations.load(), test_files()
+        self.save(session.config)
+
+    def save(self, config: pytest.Config) -> None:
+        kept, functions = Durations.load(), functions_by_file()
         ran: dict[str, float] = defaultdict(float)
         for test, seconds in self._seconds.items():
             ran[test.split("::")[0]] += seconds
@@ -90,7 +93,7 @@ class Recorder:
         slowest = {test: s for test, s in kept.slowest.items() if test.split("::")[0] not in ran}
         slowest |= {test: round(s, 1) for test, s in self._seconds.items() if s >= SLOW_S}
         Durations(
-            measured=_described(session.config),
+            measured=_described(config),
             files={name: file for name, file in files.items() if name in functions},
             slowest={test: s for test, s in slowest.items() if test.split("::")[0] in functions},
         ).save()

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.cli.commands import NOWHERE, children_cpu_s, finish, run, start
+from tests.cli.commands import NOWHERE, children_cpu_s, finish, run, start, variables
 
 T0 = 1_707_091_200  # 2024-02-05T00:00:00Z
 NEEDING_A_BROKER = (
@@ -25,6 +27,14 @@ NEEDING_A_BROKER = (
     "replay --to-prefix other.",
 )
 SECONDS_MAX = 10
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    deadline_s = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def candles(path: Path, count: int, *extra: str) -> Path:
@@ -89,12 +99,27 @@ def test_sep_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     assert "Traceback" in stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_output_in_a_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     path = candles(tmp_path / "c.csv", 3)
-    code, _, stderr = run("bars", path, "--instrument", "EUR/USD", "--out", folder / "x.ndjson", cwd=tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "sep_stream",
+        "bars",
+        path,
+        "--instrument",
+        "EUR/USD",
+        "--out",
+        folder / "x.ndjson",
+    ]
+    if os.geteuid() == 0:  # without the right to write anywhere
+        command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--", *command]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=variables(tmp_path)
+    )
+    code, _, stderr = finish(process)
     assert code == 1
     assert "Permission denied" in stderr
     assert "Traceback" not in stderr
@@ -147,9 +172,11 @@ def test_a_worker_that_fails_ends_even_if_nobody_hears_it() -> None:
 
 def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     """It reads a pipe into which nothing is written."""
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "what is started here would ignore it, too"
     os.mkfifo(tmp_path / "c.csv")
     process = start("bars", "c.csv", "--instrument", "EUR/USD", cwd=tmp_path)
     with (tmp_path / "c.csv").open("w"):  # opened by both: the command is at work
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)  # it waits for the pipe
         process.send_signal(signal.SIGINT)
         code, _, stderr = finish(process)
     assert (code, stderr.strip()) == (130, "interrupted")
@@ -158,4 +185,4 @@ def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
 def test_the_installed_command_is_the_module(tmp_path: Path) -> None:
     installed = Path(sys.executable).with_name("sep-stream")
     done = subprocess.run([installed, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    assert (0, done.stdout, "") == run("--version", cwd=tmp_path)
+    assert (0, done.stdout, "") == finish(start("--version", cwd=tmp_path))
