@@ -90,7 +90,7 @@ def await_members(settings: Settings, count: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("paused", STAGES)
+@pytest.mark.parametrize("paused", [pytest.param(s, marks=[] if s == "score" else pytest.mark.slow) for s in STAGES])
 def test_models_put_in_force_while_a_stage_is_paused_change_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, paused: str
 ) -> None:
