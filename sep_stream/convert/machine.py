@@ -130,15 +130,18 @@ def _news(state: Any, before: Any) -> Any:
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _grown_bars(bars: Any) -> Any:
+    # One by one: Numba takes seconds to compile the assignment of a slice.
     grown = np.empty(2 * len(bars), BAR_DTYPE)
-    grown[: len(bars)] = bars
+    for k in range(len(bars)):
+        grown[k] = bars[k]
     return grown
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _grown_refused(refused: Any) -> Any:
     grown = np.empty((2 * len(refused), 3), np.int64)
-    grown[: len(refused)] = refused
+    for k in range(len(refused)):
+        grown[k, 0], grown[k, 1], grown[k, 2] = refused[k, 0], refused[k, 1], refused[k, 2]
     return grown
 
 

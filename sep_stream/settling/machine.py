@@ -147,7 +147,8 @@ def _dealt(side: int, price: int, spread: int, slippage: int) -> int:
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _doubled(trades: Any) -> Any:
     larger = np.empty(2 * len(trades), TRADE_DTYPE)
-    larger[: len(trades)] = trades
+    for k in range(len(trades)):  # one by one: see `convert.machine`
+        larger[k] = trades[k]
     return larger
 
 
