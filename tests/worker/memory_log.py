@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +13,19 @@ import pytest
 from confluent_kafka import KafkaError, Message
 
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker import outbox
+from sep_stream.worker import outbox, states
 from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.ledger import Ledgers
 from sep_stream.worker.outbox import Outbox, Outgoing
 from sep_stream.worker.stage import BatchAgent, Stage
+from sep_stream.worker.states import SNAPSHOT_INTERVAL_S
 
 INPUT, STATE = "events", "state"
 LOOP_TURNS = 100
 """Turns of the event loop after which all that can go on has gone on: a batch in flight takes about five."""
 RECORDS_MAX = 1_000
+STRETCH_RECORDS = 3
+"""Read at once: so few that a recovery reads several times."""
 
 
 def played[T](play: Coroutine[Any, Any, T]) -> T:
@@ -34,18 +38,50 @@ async def all_goes_on() -> None:
         await asyncio.sleep(0)
 
 
+class NoLog:
+    """In place of a module's log: hundreds of recoveries would be hundreds of lines."""
+
+    def info(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+@contextmanager
+def in_one_thread(snapshot_interval_s: float = SNAPSHOT_INTERVAL_S) -> Iterator[None]:
+    """Recoveries run where they are asked for: the order of things is the test's alone, none of chance.
+
+    snapshot_interval_s: 0 for a snapshot after each batch
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states.asyncio, "to_thread", at_once)
+        patch.setattr(states, "SNAPSHOT_INTERVAL_S", snapshot_interval_s)
+        patch.setattr(states, "log", NoLog())
+        yield
+
+
 async def at_once[T](function: Callable[..., T], *arguments: Any) -> T:
-    """In place of `asyncio.to_thread`: threads would make the order of things a matter of chance."""
+    """In place of `asyncio.to_thread`: threads would leave the order of things to chance."""
     return function(*arguments)
 
 
-def records(partition: int, offsets: Iterable[int], topic: str = INPUT, values: Sequence[bytes] = ()) -> RecordBatch:
+def records(
+    partition: int,
+    offsets: Iterable[int],
+    topic: str = INPUT,
+    values: Sequence[bytes] = (),
+    keys: Sequence[bytes] = (),
+) -> RecordBatch:
     """Records whose value is their offset, unless values are given."""
-    found = [(offset, values[k] if values else b"%d" % offset) for k, offset in enumerate(offsets)]
     return RecordBatch(
         [
-            Message(topic=topic, partition=partition, offset=offset, key=b"k", value=value, timestamp=(1, offset))
-            for offset, value in found
+            Message(
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                key=keys[k] if keys else b"k",
+                value=values[k] if values else b"%d" % offset,
+                timestamp=(1, offset),
+            )
+            for k, offset in enumerate(offsets)
         ]
     )
 
@@ -203,7 +239,8 @@ class AgentRun:
         producer: HeldProducer | None = None,
         records_max: int = RECORDS_MAX,
     ) -> None:
-        self.group, self.producer = group or Group(), producer or HeldProducer()
+        self.group = Group() if group is None else group
+        self.producer = HeldProducer() if producer is None else producer  # an empty one is false
         self.failures: list[BaseException] = []
         self._fetched: asyncio.Queue[_Event] = asyncio.Queue()
         app: Any = self.group
@@ -244,6 +281,8 @@ class MemoryLog:
     saved: defaultdict[int, list[bytes | None]] = field(default_factory=lambda: defaultdict(list))
     offset_committed: dict[int, int] = field(default_factory=dict)
     values: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    keys: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    """Values and keys by partition and offset, where they are no matter of the offset alone."""
     read: list[tuple[int, int, int]] = field(default_factory=list)
     """Partition, start and stop of each read."""
 
@@ -259,12 +298,13 @@ class MemoryLog:
     def records(self, partition: int, start: int, stop: int) -> Iterator[RecordBatch]:
         self.read.append((partition, start, stop))
         found = [offset for offset in self.offsets[partition] if start <= offset < stop]
-        for k in range(0, len(found), 2):  # little at once
-            yield self.stretch(partition, found[k : k + 2])
+        for k in range(0, len(found), STRETCH_RECORDS):
+            yield self.stretch(partition, found[k : k + STRETCH_RECORDS])
 
     def stretch(self, partition: int, offsets: Sequence[int]) -> RecordBatch:
-        values = [self.values.get((partition, offset), b"%d" % offset) for offset in offsets]
-        return records(partition, offsets, values=values)
+        places = [(partition, offset) for offset in offsets]
+        values = [self.values.get(place, b"%d" % place[1]) for place in places]
+        return records(partition, offsets, values=values, keys=[self.keys.get(place, b"k") for place in places])
 
 
 class Seen:

@@ -16,15 +16,14 @@ from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat
 from sep_stream.worker.states import SNAPSHOT_INTERVAL_S, StateKind, States
 from tests.worker.harness import SCHEMAS
-from tests.worker.memory_log import INPUT, STATE, MemoryLog, Seen, at_once, batch, played
+from tests.worker.memory_log import INPUT, STATE, MemoryLog, Seen, batch, in_one_thread, played
 
 FORMAT = SnapshotFormat(SCHEMAS, "seen", 1, "{}")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_threads() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states.asyncio, "to_thread", at_once)
+    with in_one_thread():
         yield
 
 
