@@ -24,12 +24,19 @@ INPUT, STATE = "events", "state"
 LOOP_TURNS = 100
 """Turns of the event loop after which all that can go on has gone on: a batch in flight takes about five."""
 RECORDS_MAX = 1_000
+PLAY_S_MAX = 30.0
 STRETCH_RECORDS = 3
 """Read at once: so few that a recovery reads several times."""
 
 
 def played[T](play: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(play)
+    """What a test does on an event loop of its own, in bounded time: a report may never come."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(PLAY_S_MAX):
+            return await play
+
+    return asyncio.run(bounded())
 
 
 async def all_goes_on() -> None:

@@ -194,6 +194,16 @@ def test_a_delivery_of_nothing_is_done_at_once() -> None:
     played(play())
 
 
+def test_reports_are_asked_for_after_each_send() -> None:
+    async def play() -> None:
+        producer = HeldProducer(on_poll=lambda: producer.report())
+        outbox = outbox_of(producer)
+        for _ in range(2):
+            await (await outbox.send(out(b"a"))).future
+
+    played(play())
+
+
 def test_one_refused_record_fails_its_delivery_for_good() -> None:
     async def play() -> None:
         producer = HeldProducer()
