@@ -106,11 +106,11 @@ class Sent:
     """A record that the producer has taken, until it is reported."""
 
     record: Outgoing
-    report: Callable[[Any, Any], None]
+    on_report: Callable[[Any, Any], None]
 
-    def tell(self, error: KafkaError | None) -> None:
+    def report(self, error: KafkaError | None) -> None:
         r = self.record
-        self.report(error, Message(topic=r.topic, partition=r.partition, key=r.key, value=r.value))
+        self.on_report(error, Message(topic=r.topic, partition=r.partition, key=r.key, value=r.value))
 
 
 class HeldProducer:
@@ -161,7 +161,7 @@ class HeldProducer:
         chosen = [sent for sent in self.held if which(sent.record)]
         self.held = [sent for sent in self.held if not which(sent.record)]
         for sent in chosen:
-            sent.tell(error)
+            sent.report(error)
 
     def report_topic(self, *topics: str, error: KafkaError | None = None) -> None:
         self.report(lambda record: record.topic in topics, error)

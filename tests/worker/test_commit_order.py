@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from aiokafka.errors import CommitFailedError
 from faust.types import TP
 
-from sep_stream.errors import StateError
+from sep_stream.errors import DependencyError, StateError
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker import transport
+from sep_stream.worker.fetcher import OffsetGone
 from sep_stream.worker.runner import Worker
 from sep_stream.worker.transport import BatchApp, Fetched
-from tests.worker.memory_log import INPUT, HeldProducer, batch, outbox_of, played
+from tests.worker.memory_log import INPUT, HeldProducer, all_goes_on, batch, outbox_of, played
 
 A, B = TP(INPUT, 0), TP(INPUT, 1)
 
@@ -27,6 +29,8 @@ class Kafka:
         self.assigned = {A, B}
         self.commits: list[dict[tuple[str, int], int]] = []
         self.failing = False
+        self.held = range(4, 9)
+        """Offsets that the log of each partition holds."""
 
     def assignment(self) -> set[TP]:
         return self.assigned
@@ -37,17 +41,28 @@ class Kafka:
     async def seek_to_committed(self) -> dict[TP, int]:
         return {}
 
+    async def beginning_offsets(self, partitions: Any) -> dict[Any, int]:
+        return dict.fromkeys(partitions, self.held.start)
+
+    async def end_offsets(self, partitions: Any) -> dict[Any, int]:
+        return dict.fromkeys(partitions, self.held.stop)
+
     async def commit(self, offsets: dict[Any, Any]) -> None:
         if self.failing:
             raise CommitFailedError("the group is already rebalanced")
         self.commits.append({(at.topic, at.partition): found.offset for at, found in offsets.items()})
 
 
-class NoFetcher:
-    """Records come from the tests."""
+class FailingFetcher:
+    """In place of the fetcher, of which tests want nothing but what stands in its way."""
+
+    error: Exception
 
     def __init__(self, *_: Any) -> None:
-        self.epochs: dict[TP, int] = {}
+        self.epochs = {A: 0}
+
+    async def fetch(self, timeout_s: float) -> Any:
+        raise self.error
 
 
 class Member:
@@ -58,12 +73,23 @@ class Member:
         self.thread = self.consumer._thread
         self.thread._ensure_consumer = lambda: self.kafka
         self.thread.call_thread = self._at_once
+        self.failures: list[BaseException] = []
+        app.fail = self.failures.append
+        app.loop = asyncio.get_running_loop()
 
     async def _at_once(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
         return await function(*arguments)
 
     def hand_over(self, *offsets: int, tp: TP = A, epoch: int = 0, number: int = 0) -> Any:
         return self.consumer._to_message(tp, Fetched((batch(offsets, tp.partition, epoch, number, tp.topic),)))
+
+    async def failure(self, error: Exception) -> BaseException:
+        """What the process ends with where a fetch raises an error."""
+        self.thread._fetcher.error = error
+        assert await self.thread.getmany({A}, 0.0) == {}
+        await all_goes_on()
+        [failure] = self.failures
+        return failure
 
     async def commit(self) -> list[dict[tuple[str, int], int]]:
         """Commits what may be; all commits so far."""
@@ -73,7 +99,7 @@ class Member:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Member], Any]], None]:
-    monkeypatch.setattr(transport, "Fetcher", NoFetcher)
+    monkeypatch.setattr(transport, "Fetcher", FailingFetcher)
     settings = Settings.load(brokers="127.0.0.1:1", prefix="", data_dir=tmp_path)
 
     def play(steps: Callable[[Member], Any]) -> None:
@@ -192,7 +218,28 @@ def test_a_fetch_that_went_missing_on_the_way_to_the_agent_is_an_error(play: Pla
     play(steps)
 
 
-def test_faust_is_told_to_reset_no_offset_and_to_commit_after_the_work(play: Play) -> None:
+@pytest.mark.parametrize(("offset", "why"), [(3, "were deleted"), (12, "was cut or made anew")])
+def test_an_offset_that_the_log_does_not_hold_ends_the_process(play: Play, offset: int, why: str) -> None:
+    """Going on elsewhere would pass over records that nobody handled."""
+
+    async def steps(member: Member) -> None:
+        failure = await member.failure(OffsetGone(A, offset))
+        assert isinstance(failure, StateError)
+        assert f"goes on at offset {offset}, but the log holds 4 to 9" in str(failure)
+        assert why in str(failure)
+
+    play(steps)
+
+
+def test_a_topic_that_may_not_be_read_ends_the_process(play: Play) -> None:
+    async def steps(member: Member) -> None:
+        error = DependencyError("denied")
+        assert await member.failure(error) is error
+
+    play(steps)
+
+
+def test_faust_resets_no_offset_by_itself(play: Play) -> None:
     async def steps(member: Member) -> None:
         conf = member.app.conf
         assert conf.consumer_auto_offset_reset == "none"

@@ -65,7 +65,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load(brokers="127.0.0.1:1", data_dir=tmp_path)
 
 
-def told(batches: list[Batch]) -> list[tuple[int, list[int], int, int, int]]:
+def shown(batches: list[Batch]) -> list[tuple[int, list[int], int, int, int]]:
     return [(b.partition, b.records.offsets.tolist(), b.next_offset, b.epoch, b.number) for b in batches]
 
 
@@ -79,9 +79,9 @@ def test_fetches_of_an_epoch_are_numbered_and_go_on_where_the_last_one_ended(
         assert kafka.assigned == [{A: 5, B: 0}]
         kafka.put(0, 5, 6, 9)
         kafka.put(1, 0)
-        assert told(await fetcher.fetch(SECONDS)) == [(0, [5, 6, 9], 10, 1, 0), (1, [0], 1, 4, 0)]
+        assert shown(await fetcher.fetch(SECONDS)) == [(0, [5, 6, 9], 10, 1, 0), (1, [0], 1, 4, 0)]
         kafka.put(0, 10)
-        assert told(await fetcher.fetch(SECONDS)) == [(0, [10], 11, 1, 1)]
+        assert shown(await fetcher.fetch(SECONDS)) == [(0, [10], 11, 1, 1)]
         fetcher.close()
 
     played(play())
@@ -100,7 +100,7 @@ def test_a_new_epoch_begins_at_its_offset_and_an_old_one_goes_on(settings: Setti
         assert fetcher.epochs == {A: 2, B: 1}
         kafka.put(0, 1)
         kafka.put(1, 1)
-        assert told(await fetcher.fetch(SECONDS)) == [(0, [1], 2, 2, 0), (1, [1], 2, 1, 1)]
+        assert shown(await fetcher.fetch(SECONDS)) == [(0, [1], 2, 2, 0), (1, [1], 2, 1, 1)]
         fetcher.close()
 
     played(play())
@@ -116,7 +116,7 @@ def test_what_a_wait_brings_during_a_placement_is_read_again(settings: Settings,
         await fetcher.place({A: Start(1, 0), B: Start(1, 0)})
         assert kafka.assigned[-1] == {A: 0, B: 0}
         kafka.put(0, 0)
-        assert told(await fetcher.fetch(SECONDS)) == [(0, [0], 1, 1, 0)]
+        assert shown(await fetcher.fetch(SECONDS)) == [(0, [0], 1, 1, 0)]
         fetcher.close()
 
     played(play())
@@ -129,7 +129,7 @@ def test_a_call_that_ends_before_a_record_comes_loses_nothing(settings: Settings
         await fetcher.place({A: Start(1, 0)})
         assert await fetcher.fetch(0.001) == []
         kafka.put(0, 0, 1)
-        assert told(await fetcher.fetch(SECONDS)) == [(0, [0, 1], 2, 1, 0)]
+        assert shown(await fetcher.fetch(SECONDS)) == [(0, [0, 1], 2, 1, 0)]
         await all_goes_on()
         fetcher.close()
 

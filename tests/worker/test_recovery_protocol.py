@@ -59,7 +59,7 @@ LINKS = {
 
 
 class Chain:
-    """A state that tells whether a record was left out, repeated or taken out of order."""
+    """A state that shows whether a record was left out, repeated or taken out of order."""
 
     def __init__(self, snapshot: bytes | None) -> None:
         self.link = int(snapshot or b"7")
@@ -150,7 +150,7 @@ class World:
                 sent = next(s for s in self.producer.held if s.record[:2] == (topic, partition))
                 self.producer.held.remove(sent)
                 self.write(sent.record)
-                sent.tell(None)
+                sent.report(None)
         await all_goes_on()
 
     def queues(self) -> list[tuple[str, int]]:
