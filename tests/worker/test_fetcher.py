@@ -18,7 +18,7 @@ from sep_stream.worker.fetcher import Batch, Fetcher, OffsetGone, Start
 from tests.worker.memory_log import INPUT, all_goes_on, played
 
 A, B = TP(INPUT, 0), TP(INPUT, 1)
-SECONDS = 20.0
+SECONDS = 5.0
 
 
 class Consumer:
