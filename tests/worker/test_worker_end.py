@@ -16,6 +16,9 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.worker import runner
 from sep_stream.worker.runner import Worker
 
+ENDS_WITHIN_S = 5.0
+"""A worker that goes on after what should end it is ended then, and its test fails."""
+
 
 class App:
     """In place of a stage's app. begin: what happens once it has started"""
@@ -33,6 +36,7 @@ class App:
         self._crashed.set()
 
     async def start(self) -> None:
+        asyncio.get_running_loop().call_later(ENDS_WITHIN_S, signal.raise_signal, signal.SIGTERM)
         self._begin(self)
 
     async def stop(self) -> None:
@@ -59,7 +63,7 @@ def run(worker: Worker, monkeypatch: pytest.MonkeyPatch, *apps: App) -> None:
     left = iter(apps)
     monkeypatch.setattr(worker, "stage_names", ["convert"] * len(apps))
     monkeypatch.setattr(worker, "_app", lambda *_: next(left))
-    worker.run()
+    asyncio.run(worker._run())  # unlike `run`, it leaves nothing to a process that ends
 
 
 def test_after_a_failure_no_stage_is_stopped_in_order_so_that_nothing_more_is_committed(
