@@ -8,7 +8,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sep_stream.market.bulk_avro import BulkCodec
@@ -125,7 +125,7 @@ def undisturbed(stage: str, partition: int) -> list[Outgoing]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@settings(max_examples=12)
+@settings(max_examples=12, phases=[Phase.reuse, Phase.generate])  # an example is small; to shrink it takes minutes
 @given(data=st.data())
 def test_outputs_of_two_workers_in_turn_are_those_of_one(stage: str, data: st.DataObject) -> None:
     """Wherever the first one was cut off, whichever of its snapshots were written, and whatever it committed."""
