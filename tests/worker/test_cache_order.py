@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from confluent_kafka import Message
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.runtime.settings import Settings
-from sep_stream.stores.cache.writer import Entry, Unsound
+from sep_stream.stores.cache.writer import Entry, Unsound, keep_newest
 from sep_stream.worker import cache_stage
 from sep_stream.worker.cache_stage import REBUILDS_MAX, CacheStage
 from sep_stream.worker.fetcher import Batch
@@ -105,6 +106,15 @@ def test_of_all_that_came_at_once_the_newest_is_written(
     played(stage.process([prices(*fetch, number=k) for k, fetch in enumerate(fetches)]))
     [written] = redis_of(stage).written
     assert versions(written) == [(3, 9)]
+
+
+@pytest.mark.parametrize("order", list(permutations([(3, 9), (3, 8), (2, 10)])))
+def test_of_entries_of_one_name_the_newest_is_kept_in_any_order(order: Sequence[tuple[int, int]]) -> None:
+    """Of equal times that of the later offset."""
+    held: dict[str, Entry] = {}
+    for seconds, offset in order:
+        keep_newest(held, [Entry("price:EUR/USD", TIME_US + seconds * 1_000_000, offset, 0, {})])
+    assert versions(list(held.values())) == [(3, 9)]
 
 
 def test_a_redis_that_is_not_sound_is_made_anew_before_it_is_written(stage: CacheStage, rebuilt: list[Redis]) -> None:

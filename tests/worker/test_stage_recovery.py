@@ -75,6 +75,8 @@ def signals() -> Inputs:
             record["bar_open_time"] = record["available_at"].replace(second=0)
             key = symbol.encode()
             found[partition_for(key, PARTITIONS)].append((key, SCHEMAS.encode("signal", record)))
+    for rows in found.values():  # a settler passes over signals that it has seen, but not over these
+        rows[5::10] = [(b"EUR/USD", b"garbage")] * len(rows[5::10])
     return found
 
 
@@ -149,4 +151,4 @@ def test_outputs_of_two_workers_in_turn_are_those_of_one(stage: str, data: st.Da
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_inputs_try_what_they_are_meant_to(stage: str) -> None:
     topics = {output.topic for partition in range(PARTITIONS) for output in undisturbed(stage, partition)}
-    assert topics == ({"bars", "windows", "prices", "late", "dead"} if stage == "convert" else {"results"})
+    assert topics == ({"bars", "windows", "prices", "late", "dead"} if stage == "convert" else {"results", "dead"})
