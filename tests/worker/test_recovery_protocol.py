@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
@@ -183,7 +184,7 @@ class World:
             chosen = waiting[queue % len(waiting)]
             self.producer.report(lambda record: record[:2] == chosen, REFUSED)
             await all_goes_on()
-            assert self.run.failures
+            assert {type(failure) for failure in self.run.failures} == {DependencyError}
             self.stop()
             self.start()
 
