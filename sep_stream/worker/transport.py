@@ -8,9 +8,9 @@ fetch up to them; `docs/decisions/batch-transport.md` tells what of Faust and ai
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import faust
@@ -27,6 +27,7 @@ from sep_stream.errors import SepError, StateError
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.failpoints import reach
 from sep_stream.worker.fetcher import Batch, Fetcher, OffsetGone, Start
+from sep_stream.worker.ledger import Ledgers
 
 POSITION_WAIT_S: Final = 0.05
 """Until it is asked again where to read partitions whose positions are not known yet."""
@@ -55,33 +56,6 @@ class BatchSchema(Schema):
             return Event(app, None, message.value, None, message)
 
         return event_of
-
-
-@dataclass(slots=True)
-class _Ledger:
-    """An epoch's batches in fetch order, each as its message and next offset, and the offset below which all are
-    acknowledged."""
-
-    epoch: int
-    pending: deque[tuple[Any, int]] = field(default_factory=deque)
-    committable: int | None = None
-    committed: int | None = None
-    expected_number: int = 0
-
-    def add(self, message: Any, batch: Batch) -> None:
-        if batch.number != self.expected_number:
-            raise StateError(
-                f"{batch.topic}/{batch.partition}: fetch {batch.number} of epoch {batch.epoch} arrived where "
-                f"{self.expected_number} was due: records went missing between fetch and agent"
-            )
-        self.expected_number += 1
-        self.advance()
-        self.pending.append((message, batch.next_offset))
-
-    def advance(self) -> int | None:
-        while self.pending and self.pending[0][0].acked:
-            _, self.committable = self.pending.popleft()
-        return self.committable
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -192,7 +166,7 @@ class _Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ledgers: dict[TP, _Ledger] = {}
+        self._ledgers = Ledgers()
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -211,12 +185,7 @@ class _Consumer(driver.Consumer):
             tp.topic, tp.partition, record.batches[0].next_offset - 1, 0.0, 0, None, None, record, None, 0, len(record),
             tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
-        for batch in record.batches:
-            at = TP(batch.topic, batch.partition)
-            ledger = self._ledgers.get(at)
-            if ledger is None or ledger.epoch != batch.epoch:
-                ledger = self._ledgers[at] = _Ledger(batch.epoch)
-            ledger.add(message, batch)
+        self._ledgers.add(message, record.batches)
         return message
 
     def acknowledge(self, message: Any) -> None:
@@ -226,28 +195,24 @@ class _Consumer(driver.Consumer):
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         yield from super()._filter_tps_with_pending_acks(topics)
-        yield from (tp for tp in self._ledgers if topics is None or tp in topics or tp.topic in topics)
+        yield from (TP(*at) for at in self._ledgers if topics is None or at in topics or at[0] in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         # Never Faust's own count: an ack after a revoke would commit what nobody handled.
-        ledger = self._ledgers.get(tp)
-        if ledger is None or ledger.epoch != self.epoch(tp):
-            return None
-        return ledger.advance()
+        return self._ledgers.to_commit(tp, self.epoch(tp))
 
     def _should_commit(self, tp: TP, offset: int) -> bool:
         # Never by Faust's own note of what is committed: it takes it after a commit that failed, too.
-        ledger = self._ledgers.get(tp)
-        return ledger is not None and offset != ledger.committed
+        return True
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        ledgers = {tp: self._ledgers.get(tp) for tp in offsets}
+        ledgers = self._ledgers.of(offsets)
         reach(f"{self.app.stage}.before_commit")
         committed = await super()._commit(offsets)
         reach(f"{self.app.stage}.after_commit")
-        for tp, ledger in ledgers.items():
-            if committed and ledger is not None:
-                ledger.committed = offsets[tp]
+        if committed:
+            for at, ledger in ledgers.items():
+                ledger.committed = offsets[TP(*at)]
         return committed
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -258,8 +223,7 @@ class _Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
-        for tp in revoked:
-            self._ledgers.pop(tp, None)
+        self._ledgers.drop(revoked)
 
 
 class _Transport(driver.Transport):
