@@ -41,7 +41,7 @@ class SnapshotFormat:
             },
         )
 
-    def newest(self, records: Iterable[tuple[int, bytes | None]], where: str) -> Snapshot | None:
+    def newest(self, records: Iterable[tuple[int, bytes | None]], topic: str, partition: int) -> Snapshot | None:
         """The snapshot with the highest next_offset among (offset, value) records in log order.
 
         Not the last of the log: a worker that lost its partition may have written late. Raises StateError for a
@@ -53,10 +53,10 @@ class SnapshotFormat:
             if value is None:
                 continue
             try:
-                snapshot = self._decode(value)
+                snapshot = self._decode(value, partition)
             except StateError as error:
                 fault = StateError(
-                    f"{where}, offset {offset}: {error}; `--rebuild-state` makes the state anew from the log"
+                    f"{topic}/{partition}, offset {offset}: {error}; `--rebuild-state` makes the state anew from the log"
                 )
                 continue
             fault = None
@@ -66,7 +66,7 @@ class SnapshotFormat:
             raise fault
         return best
 
-    def _decode(self, value: bytes) -> Snapshot:
+    def _decode(self, value: bytes, partition: int) -> Snapshot:
         try:
             name, record = self.schemas.decode(value)
         except InputError as error:
@@ -75,6 +75,7 @@ class SnapshotFormat:
             raise StateError(f"corrupt snapshot: a {name} record")
         for field, expected in (
             ("stage", self.stage),
+            ("partition", partition),
             ("state_version", self.state_version),
             ("parameters", self.parameters),
         ):

@@ -112,10 +112,10 @@ class States[S: Saved]:
             self._partitions.update(zip(new, states, strict=True))
 
     def _unseen(self, batch: Batch) -> Batch:
-        state, first = self._partitions[batch.partition], int(batch.records.offsets[0])
-        if first < state.resume:
+        state = self._partitions[batch.partition]
+        if int(batch.records.offsets[0]) < state.resume:
             batch = batch.starting_at(state.resume)
-        elif first < state.next_offset:
+        if len(batch) and (first := int(batch.records.offsets[0])) < state.next_offset:
             raise StateError(
                 f"{batch.topic}/{batch.partition}: a fetch begins at offset {first}, "
                 f"but the state has seen all below {state.next_offset}"
@@ -128,8 +128,7 @@ class States[S: Saved]:
         kind, snapshot = self._kind, None
         anew = self._rebuild and partition not in self._rebuilt
         if not anew:
-            where = f"{self._state_topic}/{partition}"
-            snapshot = kind.format.newest(self._log.snapshots(partition), where)
+            snapshot = kind.format.newest(self._log.snapshots(partition), self._state_topic, partition)
         low, high = self._log.bounds(partition)
         committed = self._log.committed(partition)
         start, resume = resume_offset(f"{self._topic}/{partition}", snapshot, committed, low, high)

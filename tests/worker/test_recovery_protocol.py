@@ -209,7 +209,7 @@ class World:
 
     def check_snapshot(self, record: Outgoing) -> None:
         if record.topic == STATE:
-            snapshot = FORMAT.newest([(0, record.value)], "sent")
+            snapshot = FORMAT.newest([(0, record.value)], "sent", record.partition)
             assert snapshot is not None
             self.check_outputs_below(snapshot.next_offset, record.partition)
             links = LINKS[record.partition]

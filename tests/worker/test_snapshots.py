@@ -39,6 +39,7 @@ def made_by(**other: object) -> bytes:
         (GOOD + b"x", "corrupt snapshot: the value has bytes after its Avro snapshot"),
         (SCHEMAS.encode("pattern", {"pattern_id": "p", "instrument": "i", "path": b"", "confidence": 0.5}),
          "corrupt snapshot: a pattern record"),
+        (FORMAT.encode(5, Snapshot(9, b"state")), "snapshot made with partition 5; this worker has 0"),
         (made_by(stage="settle"), "snapshot made with stage 'settle'; this worker has 'convert'"),
         (made_by(state_version=STATE_VERSION + 1), f"snapshot made with state_version {STATE_VERSION + 1};"),
         (made_by(parameters="{}"), "snapshot made with parameters '{}'; this worker has"),
@@ -46,15 +47,15 @@ def made_by(**other: object) -> bytes:
 )  # fmt: skip
 def test_a_newest_snapshot_that_cannot_be_used_is_told_with_its_place_and_the_remedy(value: bytes, fault: str) -> None:
     with pytest.raises(StateError) as error:
-        FORMAT.newest([(3, GOOD), (4, value)], "convert.state/0")
+        FORMAT.newest([(3, GOOD), (4, value)], "convert.state", 0)
     assert str(error.value).startswith(f"convert.state/0, offset 4: {fault}")
     assert str(error.value).endswith("`--rebuild-state` makes the state anew from the log")
 
 
 def test_the_highest_usable_snapshot_counts_wherever_it_lies() -> None:
     later = FORMAT.encode(0, Snapshot(12, b"later"))
-    assert FORMAT.newest([(0, b"garbage"), (1, later), (2, None), (3, GOOD)], "w") == Snapshot(12, b"later")
-    assert FORMAT.newest([], "w") is None
+    assert FORMAT.newest([(0, b"garbage"), (1, later), (2, None), (3, GOOD)], "w", 0) == Snapshot(12, b"later")
+    assert FORMAT.newest([], "w", 0) is None
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,22 @@ def test_a_fetch_that_begins_below_the_states_next_offset_is_an_error(first: int
     assert found[0].offsets == [0, 1, 2]
 
 
+def test_a_fetch_that_begins_below_the_resume_offset_is_not_fed_twice_either() -> None:
+    log = log_of(12)
+    log.saved[0] = [saved(6)]
+    states = states_of(log)
+    assert feed(states, batch(range(0, 9))) == {0: [6, 7, 8]}
+    with pytest.raises(StateError, match="a fetch begins at offset 6, but the state has seen all below 9"):
+        feed(states, batch(range(3, 10), number=1))
+
+
+def test_the_snapshot_of_another_partition_is_an_error() -> None:
+    log = log_of(12)
+    log.saved[0] = [saved(6, partition=5)]
+    with pytest.raises(StateError, match="snapshot made with partition 5; this worker has 0"):
+        feed(states_of(log), batch(range(9)))
+
+
 def test_offsets_that_a_fetch_passed_count_as_seen() -> None:
     found = states_of(MemoryLog({0: [0, 9]}, high={0: 10}))
     feed(found, batch([0], beyond=5))
