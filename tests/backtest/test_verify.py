@@ -88,7 +88,7 @@ def test_a_record_that_nothing_gives_is_found(
     producer.produce(
         settings.topic("signals"), SCHEMAS.encode("signal", signal), key, partition_for(key, settings.partitions)
     )
-    producer.flush(10)
+    producer.flush(60)
     code, found, told = verify(settings)
     assert code == 1
     assert {topic: found[topic]["unexpected"] for topic in found} == {"signals": 1, "trading.results": 0}

@@ -110,7 +110,7 @@ def test_without_a_server_the_remedy_is_told(tmp_path: Path) -> None:
 
 def test_up_starts_it_migrated_and_down_wipes_it(tmp_path: Path) -> None:
     try:
-        code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=180)
+        code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=600)
         assert code == 0, stderr
         home = (tmp_path / "data" / "postgres" / "home").resolve()
         assert (home / "data").is_dir()

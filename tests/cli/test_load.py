@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 T0 = 1_707_091_200
 """2024-02-05 00:00 UTC."""
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 180.0
 
 
 def candles(path: Path, count: int, *extra: str) -> Path:

@@ -53,7 +53,7 @@ def send(settings: Settings, topic: str, schema: str, *records: dict[str, Any]) 
         value = SCHEMAS.encode(schema, record)
         stamp = int(record.get("open_time", T0).timestamp() * 1000)
         producer.produce(settings.topic(topic), value, key, partition, timestamp=stamp)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def tail(settings: Settings, *args: object) -> Result:
@@ -118,7 +118,7 @@ def test_what_cannot_be_decoded_is_shown_and_passed(make_settings: Callable[...,
     producer = Producer(librdkafka(settings))
     producer.produce(settings.topic("models"), b"noise", b"k")
     producer.produce(settings.topic("models"), None, b"gone")
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     first, second = tail(settings, "models", "--json", "--from", "beginning", "--until-end").stdout.splitlines()
     assert json.loads(first) == {
         "undecodable": "the value does not begin with the magic byte 0 and a 4-byte schema id",

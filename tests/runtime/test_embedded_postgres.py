@@ -167,7 +167,7 @@ def test_killed_it_comes_back_with_what_was_committed(plain: Recorded) -> None:
         assert pid is not None
         process = psutil.Process(pid)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         assert plain.server.start(quiet) == plain.address
     with Database(plain.server, "sep").connect(OWNER) as connection:
         assert connection.execute("SELECT a FROM kept").fetchall() == [(7,)]

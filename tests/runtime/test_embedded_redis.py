@@ -59,7 +59,7 @@ def test_a_killed_server_comes_back_with_its_data_at_its_address(plain: Embedded
     client(plain.login("cache")).set("cache:kept", "1")
     process = psutil.Process(pid)
     process.kill()
-    process.wait(10)
+    process.wait(60)
     with pytest.raises(
         DependencyError, match=r"does not run; start it with `sep-stream up --with redis`.*SEP_REDIS_URL"
     ):

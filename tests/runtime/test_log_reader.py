@@ -32,7 +32,7 @@ def make_topic(broker: str, prefix: str) -> Callable[..., str]:
 
     def make(partitions: int = 1) -> str:
         topic = NewTopic(prefix + "t", partitions, 1, config={"retention.ms": "-1"})  # time stamps lie in 1970
-        admin.create_topics([topic])[prefix + "t"].result(10)
+        admin.create_topics([topic])[prefix + "t"].result(60)
         return prefix + "t"
 
     return make
@@ -42,7 +42,7 @@ def send(broker: str, topic: str, count: int, partition: int = 0, first: int = 0
     producer = Producer({"bootstrap.servers": broker})
     for k in range(first, first + count):
         producer.produce(topic, str(k), str(k % 7), partition, timestamp=1_000_000 + k)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 @pytest.fixture(params=["read", "columns"])
@@ -86,7 +86,7 @@ def test_what_is_missing_is_told_from_what_is_empty(broker: str, batches: Any, m
     producer = Producer({"bootstrap.servers": broker})
     for key, value in sent:
         producer.produce(topic, value, key, 0, timestamp=1_000_000)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     found = [pair for batch in batches(topic, 0, 5) for pair in zip(batch.keys, batch.values, strict=True)]
     assert found == sent
 
@@ -125,7 +125,7 @@ def test_deleted_records_leave_a_gap_that_is_told_at_the_start_and_passed_over_b
     send(broker, topic, 100)
     admin = AdminClient({"bootstrap.servers": broker})
     for done in admin.delete_records([TopicPartition(topic, 0, 40)]).values():
-        done.result(10)
+        done.result(60)
     assert reader.watermarks(topic, 0) == (40, 100)
     assert read(topic, 40, 100) == list(range(40, 100))
     with pytest.raises(InputError, match=f"{topic}/0: .*[Oo]ffset"):

@@ -95,7 +95,7 @@ def refusal_of(settings: Settings, topic: str) -> int:
     producer.produce(
         settings.topic(topic), b"x", on_delivery=lambda error, _: codes.append(error.code() if error else 0)
     )
-    producer.flush(10)
+    producer.flush(60)
     return codes[0]
 
 
@@ -111,9 +111,9 @@ def test_a_role_may_do_what_is_declared_and_nothing_else(secured: Secured, role:
         future = described[settings.topic(topic.name)]
         if topic.name not in rights:
             with pytest.raises(KafkaException, match="Topic authorization failed"):
-                future.result(10)
+                future.result(60)
             continue
-        found = {operation.name.lower() for operation in future.result(10).authorized_operations}
+        found = {operation.name.lower() for operation in future.result(60).authorized_operations}
         assert found - {"describe"} == rights[topic.name], topic.name
 
 
@@ -334,7 +334,7 @@ def test_drift_is_told_mended_and_pruned_only_when_asked(secured: Secured) -> No
     acls.prune(admin, [lost])
     client = topics.connected_admin(admin)
     for future in client.create_acls([acls._binding(stray), acls._binding(others)]).values():
-        future.result(10)
+        future.result(60)
     acls._await(client, admin, lambda found: found >= {stray, others})
 
     def run(*words: str, answer: str = "") -> str:

@@ -56,7 +56,7 @@ def test_making_them_again_makes_none(make_settings: MakeSettings, prefix: str) 
 @integration
 def test_only_what_is_missing_is_made(make_settings: MakeSettings, admin: AdminClient, prefix: str) -> None:
     settings = make_settings(prefix, partitions=1)
-    admin.delete_topics([prefix + "gaps"])[prefix + "gaps"].result(10)
+    admin.delete_topics([prefix + "gaps"])[prefix + "gaps"].result(60)
     deadline_s = time.monotonic() + 10
     while prefix + "gaps" in admin.list_topics().topics:  # deleted is not yet gone
         assert time.monotonic() < deadline_s
@@ -70,7 +70,7 @@ def test_a_setting_changed_on_the_broker_is_told(make_settings: MakeSettings, ad
     entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, prefix + "bars", incremental_configs=[entry])
     [done] = admin.incremental_alter_configs([resource]).values()
-    done.result(10)
+    done.result(60)
     deadline_s = time.monotonic() + 10
     while not drift(settings) and time.monotonic() < deadline_s:  # the broker tells a little later
         time.sleep(0.05)
@@ -83,7 +83,7 @@ def test_a_setting_changed_on_the_broker_is_told(make_settings: MakeSettings, ad
 def test_a_grown_partition_count_is_refused(make_settings: MakeSettings, admin: AdminClient, prefix: str) -> None:
     settings = make_settings(prefix, partitions=2)
     grown = admin.create_partitions([NewPartitions(prefix + "bars", 3)])
-    grown[prefix + "bars"].result(10)
+    grown[prefix + "bars"].result(60)
     deadline_s = time.monotonic() + 10
     while not drift(settings) and time.monotonic() < deadline_s:  # the broker tells a little later
         time.sleep(0.05)

@@ -76,7 +76,7 @@ class Latest:
             key, name = f"{symbol}|{record['timeframe']}", f"signal:{symbol}:{record['timeframe']}"
             self._produce("signals.latest", symbol, offset, {"key": key, "value": SCHEMAS.encode("signal", record)})
             self._note(name, at_s * 1_000_000, offset)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(60) == 0
 
     def price(self, symbol: str, time_us: int, offset: int, **broken: Any) -> None:
         record = {"key": symbol, "value": SCHEMAS.encode("latest_price", price_record(symbol, time_us, bid="1"))}

@@ -59,7 +59,7 @@ class Transactions:
         for partition in range(self._partitions):
             for _ in range(7):
                 self._producer.produce(self._topic, b"aborted", b"k", partition)
-        self._producer.flush(30)
+        self._producer.flush(60)
         self._producer.abort_transaction()
 
     def _send(self, events: EventBatch) -> None:

@@ -32,7 +32,7 @@ def delete_unhandled(settings: Settings, topic: str, stage: str) -> tuple[int, i
     start = committed[partition] + 1
     client = admin(settings)
     for done in client.delete_records([TopicPartition(name, partition, start)]).values():
-        done.result(10)
+        done.result(60)
     return partition, committed[partition], start
 
 
@@ -96,7 +96,7 @@ def delete(groups: list[str], settings: Settings) -> None:
     while groups:
         left = []
         for group, done in client.delete_consumer_groups(groups).items():
-            error = done.exception(10)
+            error = done.exception(60)
             if error is not None:
                 assert error.args[0].code() == KafkaError.NON_EMPTY_GROUP
                 assert time.monotonic() < deadline_s, error

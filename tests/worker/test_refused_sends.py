@@ -33,11 +33,11 @@ def alter(settings: Settings, topic: str, **config: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, settings.topic(topic), incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": settings.brokers})
     for done in admin.incremental_alter_configs([resource]).values():
-        done.result(10)
+        done.result(60)
     deadline_s = time.monotonic() + 20
     while True:  # until the broker has taken it in
         [described] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, resource.name)]).values()
-        now = described.result(10)
+        now = described.result(60)
         if all(now[entry.name].value == entry.value for entry in entries):
             return
         assert time.monotonic() < deadline_s
@@ -85,7 +85,7 @@ def test_an_output_topic_that_is_deleted_ends_the_worker_until_it_is_made_again(
     with worker(settings) as process:
         await_log(settings, process, "worker starts")
         for done in admin.delete_topics([settings.topic("bars")]).values():
-            done.result(10)
+            done.result(60)
         play_all(settings, SEED, STEPS)
         assert process.wait(90) == 1
     assert re.search(rf"sep-stream: {prefix}bars(/-?\d+)?: .*[Uu]nknown", log_of(settings))

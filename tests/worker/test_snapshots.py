@@ -118,11 +118,11 @@ def spoil(settings: Settings) -> None:
     producer = Producer({"bootstrap.servers": settings.brokers})
     for partition in range(settings.partitions):
         producer.produce(settings.topic("convert.state"), b"\x00garbage", str(partition), partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def make_again(settings: Settings, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": settings.brokers})
-    for done in admin.delete_topics([settings.topic(topic)], operation_timeout=10).values():
-        done.result(20)
+    for done in admin.delete_topics([settings.topic(topic)], operation_timeout=60).values():
+        done.result(60)
     topics.create(settings, TOPOLOGY)

@@ -36,7 +36,7 @@ def await_expelled(settings: Settings) -> None:
     """Until the broker has given up the worker in all groups."""
     admin, deadline_s = AdminClient({"bootstrap.servers": settings.brokers}), time.monotonic() + 60
     groups = [settings.prefix + stage for stage in STAGES]
-    while any(len(group.result(10).members) for group in admin.describe_consumer_groups(groups).values()):
+    while any(len(group.result(60).members) for group in admin.describe_consumer_groups(groups).values()):
         assert time.monotonic() < deadline_s
         time.sleep(0.2)
 

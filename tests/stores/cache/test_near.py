@@ -421,7 +421,7 @@ def test_a_forked_process_begins_anew(
     assert asked(redis_server) == before
     sound.write([price(NAMES[0], 2, 2)])
     await_that(lambda: time_us(near) == 2)
-    child.join(10)
+    child.join(60)
     assert ours.poll(0)
     assert ours.recv() is True
 

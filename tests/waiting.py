@@ -1,0 +1,28 @@
+"""Waits of the tests: each ends by an event, and its bound is one that a slow machine doesn't reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+PATIENCE_S: Final = 120.0
+"""Bound on a wait for what takes a second or two on an idle machine; other work on it makes that many times longer."""
+_POLL_S: Final = 0.05
+
+
+def until(holds: Callable[[], object], shown: Callable[[], object] = lambda: "", bound_s: float = PATIENCE_S) -> None:
+    """Wait until `holds` returns something true. shown: gives what a failure shows."""
+    deadline_s = time.monotonic() + bound_s
+    while not holds():
+        assert time.monotonic() < deadline_s, shown()
+        time.sleep(_POLL_S)
+
+
+def slow_bound_s(limit_s: float, cpu_s: float = 0.0) -> float:
+    """Return how long something may take on a slow machine whose own waits have an end after `limit_s`.
+
+    It tells a wait with an end from one without; that the end is `limit_s` is checked where the limit is set.
+    cpu_s: processor time that it used, which takes many times longer where other processes share the processors
+    """
+    return max(60.0, 4 * limit_s) + 8 * cpu_s
