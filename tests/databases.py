@@ -76,6 +76,15 @@ class Databases:
         return Database(self.server, name)
 
 
+def locks_waited_for(connection: psycopg.Connection[Any]) -> int:
+    """Return how many locks are waited for in the connection's database."""
+    row = connection.execute("""
+        SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted AND datname = current_database()""").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def wait_for_no_disk(server: EmbeddedPostgres) -> None:
     """What the tests keep may be lost with the machine."""
     with Database(server, "postgres").connect(SUPERUSER) as connection:

@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import pytest
+
+from sep_stream.runtime import log_reader, topics
+from sep_stream.sources import publisher
+
 PATIENCE_S: Final = 120.0
 """Bound on a wait for what takes a second or two on an idle machine; other work on it makes that many times longer."""
 _POLL_S: Final = 0.05
@@ -17,6 +22,14 @@ def until(holds: Callable[[], object], shown: Callable[[], object] = lambda: "",
     while not holds():
         assert time.monotonic() < deadline_s, shown()
         time.sleep(_POLL_S)
+
+
+def bear_with_the_broker(patch: pytest.MonkeyPatch) -> None:
+    """Let this process's clients wait as long for a running broker as a slow machine needs."""
+    for module in (log_reader, topics):
+        patch.setattr(module, "REQUEST_TIMEOUT_S", PATIENCE_S)
+    for module in (log_reader, publisher):
+        patch.setattr(module, "SILENCE_S_MAX", PATIENCE_S)
 
 
 def slow_bound_s(limit_s: float, cpu_s: float = 0.0) -> float:

@@ -9,8 +9,15 @@ import pytest
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
 from tests import shared_run
+from tests.waiting import bear_with_the_broker
 from tests.worker.harness import SMALL, TOPOLOGY, Records, run_until_caught_up
 from tests.worker.markets import SEED, STEPS, comparable, play_all
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests themselves ask the broker for is waited for; the workers are processes of their own."""
+    bear_with_the_broker(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +31,17 @@ def calm(broker: str, pytestconfig: pytest.Config) -> Settings:
         play_all(settings, SEED, STEPS)
         run_until_caught_up(settings)
 
-    shared_run.once(pytestconfig, "calm", work)
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_the_broker(patch)
+        shared_run.once(pytestconfig, "calm", work)
     return settings
 
 
 @pytest.fixture(scope="session")
 def undisturbed(calm: Settings, pytestconfig: pytest.Config) -> Records:
     """What it made of them."""
-    found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_the_broker(patch)
+        found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
     assert all(found[topic] for topic in ("bars", "windows", "metrics", "signals", "patterns", "late"))
     return found

@@ -25,6 +25,8 @@ from sep_stream.scoring.model import Model
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.model_store import save_model
+from sep_stream.worker.caught_up import CaughtUp
+from sep_stream.worker.runner import STAGES
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, until
 
@@ -90,6 +92,13 @@ def await_log(settings: Settings, process: Forked, text: str, beyond: int = 0) -
         lambda: f"{text} is not in the log: {log_of(settings)[-2000:]}",
         COLD_S_MAX,
     )
+
+
+def await_handled(settings: Settings, process: Forked, stages: Sequence[str] = STAGES) -> None:
+    """Wait until the stages have handled all that their inputs hold, or the process is gone."""
+    names = {topic.name: settings.topic(topic.name) for topic in TOPOLOGY.topics}
+    steps = CaughtUp(settings, stages, names).steps()
+    until(lambda: process.poll() is not None or next(steps, None) is None, lambda: log_of(settings)[-3000:], COLD_S_MAX)
 
 
 def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = COLD_S_MAX) -> None:
