@@ -27,6 +27,7 @@ def test_as_many_parts_as_threads_are_done_at_once() -> None:
 @pytest.mark.usefixtures("three")
 def test_many_callers_together_have_no_more_threads_than_one() -> None:
     lock, at_once, most, did = threading.Lock(), 0, 0, set()
+    meeting = threading.Barrier(3, timeout=MEETING_TIMEOUT_S)
 
     def do(part: int) -> None:
         nonlocal at_once, most
@@ -34,6 +35,9 @@ def test_many_callers_together_have_no_more_threads_than_one() -> None:
             at_once += 1
             most = max(most, at_once)
             did.add(part)
+            is_early = len(did) <= 3
+        if is_early:
+            meeting.wait()
         time.sleep(0.002)
         with lock:
             at_once -= 1

@@ -110,7 +110,7 @@ def test_a_letter_is_requeued_once_with_its_bytes_and_where_they_came_from(
     assert requeued(settings, "--all-matching")["requeued_before"] == [ref]
     assert events(settings, b"EUR/USD") == [quote("EUR/USD", 3)]
     follower = LogReader(settings).follow(settings.topic("market.events"), {partition_for(b"EUR/USD", 8): 0})
-    message = next(message for _ in range(100) for message in follower.poll(0.2))
+    message = next(message for _ in range(600) for message in follower.poll(0.2))
     follower.close()
     letter = RefusedLog(settings).letter(Place.parse(ref))
     assert message.headers() == [("source", str(letter.origin).encode()), ("requeued-from", ref.encode())]

@@ -34,6 +34,7 @@ from sep_stream.runtime.log_reader import LogReader, Record
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources.synthetic import synthetic_candles
 from tests.cli.refusals import SCHEMAS, T0_S, TOPOLOGY, Sender, quote
+from tests.waiting import until
 from tests.worker.harness import publish
 
 integration = pytest.mark.integration
@@ -67,10 +68,7 @@ def make_target(broker: str, prefix: str, tmp_path: Path) -> MakeTarget:
         config = dict(TOPOLOGY.topic(EVENTS).config)
         admin = AdminClient({"bootstrap.servers": broker})
         admin.create_topics([NewTopic(prefix + topic, partitions, 1, config=config)])[prefix + topic].result(60)
-        deadline_s = time.monotonic() + 10
-        while prefix + topic not in admin.list_topics(timeout=60).topics:  # made is not yet known
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+        until(lambda: prefix + topic in admin.list_topics(timeout=60).topics)  # made is not yet known
         return Settings.load(brokers=broker, prefix=prefix, data_dir=tmp_path)
 
     return make

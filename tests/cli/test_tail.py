@@ -16,12 +16,14 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from sep_stream.cli import cli
+from sep_stream.cli._common import progress as tell
 from sep_stream.cli._records import json_record, text_record
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
+from tests.waiting import PATIENCE_S
 
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 T0 = datetime(2024, 2, 5, tzinfo=UTC)
@@ -137,7 +139,7 @@ def test_it_follows_what_comes(make_settings: Callable[..., Settings], prefix: s
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.extend(minutes(tail(settings, "bars", "--json", "--count", 3))))
     thread.start()
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + PATIENCE_S
     sent = 1
     while thread.is_alive() and time.monotonic() < deadline_s:
         send(settings, "bars", "bar", bar("EUR/USD", sent))
@@ -155,7 +157,19 @@ def test_it_says_that_it_waits(
 ) -> None:
     settings = make_settings(prefix)
     monkeypatch.setattr("sep_stream.cli.tail.SILENCE_S_MAX", 0.5)
-    sender = threading.Timer(2.5, lambda: send(settings, "bars", "bar", bar("EUR/USD", 0)))
+    waiting = threading.Event()
+
+    def progress(message: str) -> None:
+        tell(message)
+        waiting.set()
+
+    def send_later() -> None:
+        waiting.wait(PATIENCE_S)
+        time.sleep(1.5)  # it goes on waiting, in silence
+        send(settings, "bars", "bar", bar("EUR/USD", 0))
+
+    monkeypatch.setattr("sep_stream.cli.tail.progress", progress)
+    sender = threading.Thread(target=send_later)
     sender.start()
     result = tail(settings, "bars", "--json", "--count", 1)
     sender.join()

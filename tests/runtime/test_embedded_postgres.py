@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from sep_stream.runtime.security_folder import SERVER_NAMES, SecurityFolder
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.database import READ, connect
 from tests.databases import Database, quiet, wait_for_no_disk
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
@@ -278,11 +280,13 @@ def test_a_certificate_that_has_expired_is_refused_and_renewed_by_a_start(secure
 
 def until_refused(settings: Settings) -> str:
     """What is told once the server has read its new certificate."""
-    for _ in range(100):
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
         try:
             connect(settings).close()
         except DependencyError as error:
             return str(error)
+        time.sleep(0.05)
     raise AssertionError("the certificate was not read")
 
 

@@ -15,6 +15,7 @@ from sep_stream.runtime.embedded.daemon import HOST
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.schema_registry import SchemaRegistry
+from tests.waiting import PATIENCE_S
 
 
 def quiet(message: str) -> None:
@@ -49,7 +50,9 @@ def test_what_it_has_answered_outlives_a_kill(registry: EmbeddedRegistry, prefix
     subject, text = f"{prefix}killed-value", json.dumps({"type": "enum", "name": "E", "symbols": [prefix[:-1]]})
     with connected(registry) as before:
         schema_id = before.add(subject, text)
-        psutil.Process(registry.status().pid).kill()
+        process = psutil.Process(registry.status().pid)
+        process.kill()
+        process.wait(PATIENCE_S)
     address = registry.start(quiet)
     with connected(registry) as after:
         found = after.find(subject, text)

@@ -17,13 +17,14 @@ from sep_stream.runtime.bulk_consumer import BulkConsumer, RecordColumns
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.read_faults import ReadFault
 from sep_stream.runtime.settings import Settings
-from tests.waiting import PATIENCE_S, slow_bound_s
+from tests.waiting import PATIENCE_S, bear_with_the_broker, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def reader(broker: str) -> LogReader:
+def reader(broker: str, monkeypatch: pytest.MonkeyPatch) -> LogReader:
+    bear_with_the_broker(monkeypatch)
     return LogReader(Settings.load(brokers=broker))
 
 
@@ -189,16 +190,17 @@ def test_a_broker_that_falls_silent_ends_a_read(
 def test_what_a_slow_process_does_beside_waiting_is_not_silence(
     broker: str, reader: LogReader, make_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that compiles its loops while the connection is made."""
-    topic, fetch = make_topic(), BulkConsumer.fetch
+    """As one that compiles its loops while the connection is made: by the clock, each fetch takes an hour."""
+    topic, fetch, clock = make_topic(), BulkConsumer.fetch, time.monotonic
     send(broker, topic, 2)
+    beside_s = 0.0
 
-    def slow(consumer: BulkConsumer, _: float) -> tuple[RecordColumns, list[ReadFault]]:
-        found = fetch(consumer, 0)
-        time.sleep(1)
-        return found
+    def slow(consumer: BulkConsumer, wait_s: float) -> tuple[RecordColumns, list[ReadFault]]:
+        nonlocal beside_s
+        beside_s += 3_600
+        return ([], []) if beside_s == 3_600 else fetch(consumer, wait_s)  # type: ignore[return-value]
 
-    monkeypatch.setattr(log_reader, "SILENCE_S_MAX", 0.5)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + beside_s)
     monkeypatch.setattr(BulkConsumer, "fetch", slow)
     assert sum(map(len, reader.columns(topic, 0, 0, 2))) == 2
 
