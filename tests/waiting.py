@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from sep_stream.runtime import log_reader, topics
+from sep_stream.runtime.embedded import daemon, kafka, postgres, redis, registry
 from sep_stream.sources import publisher
 
 PATIENCE_S: Final = 120.0
@@ -24,12 +25,18 @@ def until(holds: Callable[[], object], shown: Callable[[], object] = lambda: "",
         time.sleep(_POLL_S)
 
 
-def bear_with_the_broker(patch: pytest.MonkeyPatch) -> None:
-    """Let this process's clients wait as long for a running broker as a slow machine needs."""
+def bear_with_servers(patch: pytest.MonkeyPatch) -> None:
+    """Let this process wait as long for servers that start, run or stop as a slow machine needs."""
     for module in (log_reader, topics):
         patch.setattr(module, "REQUEST_TIMEOUT_S", PATIENCE_S)
     for module in (log_reader, publisher):
         patch.setattr(module, "SILENCE_S_MAX", PATIENCE_S)
+    for module in (daemon, kafka, postgres):
+        patch.setattr(module, "START_S_MAX", 5 * PATIENCE_S)
+    for module in (daemon, postgres):
+        patch.setattr(module, "STOP_S_MAX", PATIENCE_S)
+    patch.setattr(redis, "_TIMEOUT_S", PATIENCE_S)
+    patch.setattr(registry, "ANSWER_S_MAX", PATIENCE_S)
 
 
 def slow_bound_s(limit_s: float, cpu_s: float = 0.0) -> float:

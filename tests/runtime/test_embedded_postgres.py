@@ -27,7 +27,7 @@ from sep_stream.runtime.security_folder import SERVER_NAMES, SecurityFolder
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.database import READ, connect
 from tests.databases import Database, quiet, wait_for_no_disk
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, bear_with_servers, until
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +52,14 @@ class Recorded:
 
     def passwords(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in (self.data_dir / "postgres" / "passwords").iterdir()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def slow_machine() -> Iterator[None]:
+    """Servers are waited for, however few processors are left to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,7 @@ def refusal(settings: Settings) -> str:
 
 
 def test_started_again_it_is_the_same(plain: Recorded) -> None:
+    until(lambda: plain.server.status().healthy)
     status = plain.server.status()
     assert plain.server.start(quiet) == plain.address == status.address
     assert plain.server.status() == status
@@ -203,7 +212,7 @@ def test_a_server_that_others_started_is_not_disturbed(plain: Recorded) -> None:
             plain.server.start(quiet)
     finally:
         record.write_text(text)
-    assert plain.server.status().healthy
+    until(lambda: plain.server.status().healthy)
 
 
 def test_roles_that_are_missing_are_made_and_cannot_log_in(plain: Recorded) -> None:

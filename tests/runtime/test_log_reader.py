@@ -17,14 +17,14 @@ from sep_stream.runtime.bulk_consumer import BulkConsumer, RecordColumns
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.read_faults import ReadFault
 from sep_stream.runtime.settings import Settings
-from tests.waiting import PATIENCE_S, bear_with_the_broker, slow_bound_s
+from tests.waiting import PATIENCE_S, bear_with_servers, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
 def reader(broker: str, monkeypatch: pytest.MonkeyPatch) -> LogReader:
-    bear_with_the_broker(monkeypatch)
+    bear_with_servers(monkeypatch)
     return LogReader(Settings.load(brokers=broker))
 
 

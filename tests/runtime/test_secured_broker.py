@@ -40,7 +40,7 @@ from sep_stream.sources.publisher import Publisher
 from sep_stream.worker.runner import STAGES
 from tests.cli.commands import finish, start
 from tests.cli.refusals import Sender
-from tests.waiting import slow_bound_s
+from tests.waiting import bear_with_servers, slow_bound_s
 from tests.worker.harness import COLD_S_MAX, SCHEMAS, SMALL, TOPOLOGY, log_of, put_in_force, worker
 from tests.worker.markets import SEED, SYMBOLS, model_of, quotes
 
@@ -82,10 +82,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         patch.setattr(
             subprocess, "Popen", lambda line, **kw: commands.append(list(map(str, line))) or popen(line, **kw)
         )
+        bear_with_servers(patch)
         address = kafka.start(lambda message: None, secure=True)
-    found = Secured(kafka, address, data_dir, commands)
-    topics.create(found.settings("admin"), TOPOLOGY)
-    admit_roles(found.settings("admin"), kafka.security, TOPOLOGY)
+        found = Secured(kafka, address, data_dir, commands)
+        topics.create(found.settings("admin"), TOPOLOGY)
+        admit_roles(found.settings("admin"), kafka.security, TOPOLOGY)
     yield found
     kafka.stop()
 

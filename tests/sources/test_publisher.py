@@ -16,6 +16,7 @@ from sep_stream.market.avro import load_schemas
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch
 from sep_stream.market.partitioner import partition_for
+from sep_stream.runtime import topics
 from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
@@ -25,7 +26,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.sources import publisher as publishing
 from sep_stream.sources.publisher import DeliveryError, Publisher
 from sep_stream.sources.synthetic import synthetic_candles
-from tests.waiting import slow_bound_s
+from tests.waiting import PATIENCE_S, bear_with_servers, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
@@ -76,18 +77,18 @@ def test_an_event_far_in_the_future_is_refused(make_settings: Callable[..., Sett
 
 def test_a_broker_that_goes_is_told_within_ten_seconds(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path)
-    address = kafka.start(lambda message: None)
-    settings = Settings.load(brokers=address, prefix="x.", partitions=1)
-    try:
-        from sep_stream.runtime import topics
-
-        topics.create(settings, TOPOLOGY)
-        p = publisher(settings)
-        p.publish(candles())
-        p.flush()
-        first = p.acknowledged
-    finally:
-        kafka.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        try:
+            address = kafka.start(lambda message: None)
+            settings = Settings.load(brokers=address, prefix="x.", partitions=1)
+            topics.create(settings, TOPOLOGY)
+            p = publisher(settings)
+            p.publish(candles())
+            p.flush(PATIENCE_S)
+            first = p.acknowledged
+        finally:
+            kafka.stop()
     assert publishing.SILENCE_S_MAX < 10
     begun_s = time.monotonic()
     p.publish(candles())

@@ -9,7 +9,7 @@ import pytest
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
 from tests import shared_run
-from tests.waiting import bear_with_the_broker
+from tests.waiting import bear_with_servers
 from tests.worker.harness import SMALL, TOPOLOGY, Records, run_until_caught_up
 from tests.worker.markets import SEED, STEPS, comparable, play_all
 
@@ -17,7 +17,7 @@ from tests.worker.markets import SEED, STEPS, comparable, play_all
 @pytest.fixture(autouse=True)
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests themselves ask the broker for is waited for; the workers are processes of their own."""
-    bear_with_the_broker(monkeypatch)
+    bear_with_servers(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def calm(broker: str, pytestconfig: pytest.Config) -> Settings:
         run_until_caught_up(settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        bear_with_the_broker(patch)
+        bear_with_servers(patch)
         shared_run.once(pytestconfig, "calm", work)
     return settings
 
@@ -41,7 +41,7 @@ def calm(broker: str, pytestconfig: pytest.Config) -> Settings:
 def undisturbed(calm: Settings, pytestconfig: pytest.Config) -> Records:
     """What it made of them."""
     with pytest.MonkeyPatch.context() as patch:
-        bear_with_the_broker(patch)
+        bear_with_servers(patch)
         found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
     assert all(found[topic] for topic in ("bars", "windows", "metrics", "signals", "patterns", "late"))
     return found

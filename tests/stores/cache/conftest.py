@@ -12,7 +12,7 @@ from sep_stream.runtime.embedded import EmbeddedRedis
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache import connection
 from sep_stream.stores.cache.writer import CacheWriter, Entry
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, bear_with_servers
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 @pytest.fixture(autouse=True)
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that runs is waited for, however few processors are left to it."""
+    bear_with_servers(monkeypatch)
     monkeypatch.setattr(connection, "TIMEOUT_S", PATIENCE_S)
 
 
