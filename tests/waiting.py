@@ -39,6 +39,12 @@ def bear_with_servers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(registry, "ANSWER_S_MAX", PATIENCE_S)
 
 
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for servers in each test of a folder whose conftest imports this; `monkeypatch.undo()` ends it."""
+    bear_with_servers(monkeypatch)
+
+
 def slow_bound_s(limit_s: float, cpu_s: float = 0.0) -> float:
     """Return how long something may take on a slow machine whose own waits have an end after `limit_s`.
 

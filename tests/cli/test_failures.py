@@ -29,6 +29,8 @@ NEEDING_A_BROKER = (
 )
 SECONDS_MAX = 10
 """Promised limit of a command's wait for a broker that is gone."""
+LIMITS_S = (topics.REQUEST_TIMEOUT_S, log_reader.REQUEST_TIMEOUT_S, log_reader.SILENCE_S_MAX, publisher.SILENCE_S_MAX)
+"""Those of the parts that wait."""
 
 
 def candles(path: Path, count: int, *extra: str) -> Path:
@@ -39,13 +41,7 @@ def candles(path: Path, count: int, *extra: str) -> Path:
 
 def test_a_broker_that_is_gone_is_told_in_time_with_address_and_remedy(tmp_path: Path) -> None:
     """All at once: each waits for an answer that does not come. Their own work is allowed for: they share few cores."""
-    limits_s = (
-        topics.REQUEST_TIMEOUT_S,
-        log_reader.REQUEST_TIMEOUT_S,
-        log_reader.SILENCE_S_MAX,
-        publisher.SILENCE_S_MAX,
-    )
-    assert max(limits_s) < SECONDS_MAX
+    assert max(LIMITS_S) < SECONDS_MAX
     begun_s, used_s = time.monotonic(), children_cpu_s()
     running = {name: start(*name.split(), "--brokers", NOWHERE, cwd=tmp_path) for name in NEEDING_A_BROKER}
     for name, process in running.items():

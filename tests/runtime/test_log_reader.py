@@ -17,14 +17,13 @@ from sep_stream.runtime.bulk_consumer import BulkConsumer, RecordColumns
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.read_faults import ReadFault
 from sep_stream.runtime.settings import Settings
-from tests.waiting import PATIENCE_S, bear_with_servers, slow_bound_s
+from tests.waiting import PATIENCE_S, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def reader(broker: str, monkeypatch: pytest.MonkeyPatch) -> LogReader:
-    bear_with_servers(monkeypatch)
+def reader(broker: str) -> LogReader:
     return LogReader(Settings.load(brokers=broker))
 
 
@@ -205,7 +204,8 @@ def test_what_a_slow_process_does_beside_waiting_is_not_silence(
     assert sum(map(len, reader.columns(topic, 0, 0, 2))) == 2
 
 
-def test_no_broker_is_told_within_ten_seconds() -> None:
+def test_no_broker_is_told_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     assert log_reader.REQUEST_TIMEOUT_S < 10
     begun_s = time.monotonic()
     with pytest.raises(DependencyError, match=r"127\.0\.0\.1:1 .*sep-stream up"):

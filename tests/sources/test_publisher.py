@@ -26,7 +26,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.sources import publisher as publishing
 from sep_stream.sources.publisher import DeliveryError, Publisher
 from sep_stream.sources.synthetic import synthetic_candles
-from tests.waiting import PATIENCE_S, bear_with_servers, slow_bound_s
+from tests.waiting import PATIENCE_S, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
@@ -75,20 +75,19 @@ def test_an_event_far_in_the_future_is_refused(make_settings: Callable[..., Sett
         p.publish(quote(int(time.time()) + 3 * 86_400))
 
 
-def test_a_broker_that_goes_is_told_within_ten_seconds(tmp_path: Path) -> None:
+def test_a_broker_that_goes_is_told_within_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = EmbeddedKafka(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        bear_with_servers(patch)
-        try:
-            address = kafka.start(lambda message: None)
-            settings = Settings.load(brokers=address, prefix="x.", partitions=1)
-            topics.create(settings, TOPOLOGY)
-            p = publisher(settings)
-            p.publish(candles())
-            p.flush(PATIENCE_S)
-            first = p.acknowledged
-        finally:
-            kafka.stop()
+    address = kafka.start(lambda message: None)
+    settings = Settings.load(brokers=address, prefix="x.", partitions=1)
+    try:
+        topics.create(settings, TOPOLOGY)
+        p = publisher(settings)
+        p.publish(candles())
+        p.flush(PATIENCE_S)
+        first = p.acknowledged
+    finally:
+        kafka.stop()
+    monkeypatch.undo()
     assert publishing.SILENCE_S_MAX < 10
     begun_s = time.monotonic()
     p.publish(candles())

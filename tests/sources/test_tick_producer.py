@@ -26,7 +26,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.sources import publisher
 from sep_stream.sources.publisher import DeliveryError
 from sep_stream.sources.tick_producer import TickProducer
-from tests.waiting import PATIENCE_S, bear_with_servers
+from tests.waiting import PATIENCE_S
 from tests.worker.harness import raw
 
 pytestmark = pytest.mark.integration
@@ -232,7 +232,6 @@ def test_a_broker_that_is_gone_is_told_with_the_events_that_it_did_not_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "QUEUE_MESSAGES_MAX", 1_000)
-    bear_with_servers(monkeypatch)
     kafka = EmbeddedKafka(tmp_path)
     try:
         settings = Settings.load(brokers=kafka.start(lambda message: None), prefix="x.", partitions=1)

@@ -9,15 +9,11 @@ import pytest
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
 from tests import shared_run
-from tests.waiting import bear_with_servers
+from tests.waiting import bear_with_servers, slow_machine
 from tests.worker.harness import SMALL, TOPOLOGY, Records, run_until_caught_up
 from tests.worker.markets import SEED, STEPS, comparable, play_all
 
-
-@pytest.fixture(autouse=True)
-def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the tests themselves ask the broker for is waited for; the workers are processes of their own."""
-    bear_with_servers(monkeypatch)
+__all__ = ["slow_machine"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from sep_stream.runtime.embedded import EmbeddedRedis
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache import connection
 from sep_stream.stores.cache.writer import CacheWriter, Entry
-from tests.waiting import PATIENCE_S, bear_with_servers
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +24,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 
 
 @pytest.fixture(autouse=True)
-def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that runs is waited for, however few processors are left to it."""
-    bear_with_servers(monkeypatch)
+def slow_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a Redis that runs, however few processors are left to it."""
     monkeypatch.setattr(connection, "TIMEOUT_S", PATIENCE_S)
 
 

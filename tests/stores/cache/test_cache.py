@@ -79,7 +79,7 @@ def test_what_is_null_now_is_not_left_from_before(sound: CacheWriter, cache: Cac
 
 def test_a_signal_is_read_as_it_was_written(sound: CacheWriter, cache: Cache) -> None:
     fields = signal_fields(signal_record(), 42)
-    sound.write([Entry("signal:EUR/USD:M5", 1_700_000_300_000_000, 42, int(time.time() + 60) * 1_000, fields)])
+    sound.write([Entry("signal:EUR/USD:M5", 1_700_000_300_000_000, 42, int(time.time() + LEFT_S) * 1_000, fields)])
     found = cache.signal("EUR/USD", "M5")
     assert found is not None
     assert (found.event_time_us, found.available_at_ms, found.offset) == (1_700_000_300_000_000, 1_700_000_300_000, 42)
