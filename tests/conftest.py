@@ -14,6 +14,7 @@ from sep_stream.runtime.numba_cache import configure_numba_cache
 configure_numba_cache()  # before anything imports Numba
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
 from sep_stream.runtime import topics  # noqa: E402
@@ -22,9 +23,12 @@ from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
 from tests import durations, shared_run, skips  # noqa: E402
 from tests.databases import Database, Databases, server_for_tests  # noqa: E402
+from tests.waiting import bear_with_servers  # noqa: E402
 
-hypothesis_settings.register_profile("default", deadline=None)
-hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+"""How long an example takes, and its making, is the machine's affair."""
+hypothesis_settings.register_profile("default", **PATIENT)
+hypothesis_settings.register_profile("ci", derandomize=True, **PATIENT)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
@@ -83,6 +87,7 @@ def shared_data() -> Path:
 def broker(pytestconfig: pytest.Config) -> str:
     """Address of the run's broker, which all processes of the run share."""
     with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
         patch.setenv("KAFKA_HEAP_OPTS", HEAP)
         return EmbeddedKafka(shared_run.folder_of(pytestconfig) / "stack").start(lambda message: None)
 
@@ -92,6 +97,7 @@ def registry(pytestconfig: pytest.Config) -> EmbeddedRegistry:
     """The run's schema registry. What the environment would have it do is not done."""
     registry = EmbeddedRegistry(shared_run.folder_of(pytestconfig) / "registry")
     with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
         patch.setenv("QUARKUS_HTTP_HOST", "0.0.0.0")
         registry.start(lambda message: None)
     return registry

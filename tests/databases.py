@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import conninfo, sql
 
 from sep_stream.runtime.embedded.postgres import DATABASE, OWNER, SUPERUSER, EmbeddedPostgres
@@ -18,6 +19,7 @@ from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.database import connect
 from sep_stream.stores.migrations import migrate
+from tests.waiting import bear_with_servers
 
 COUNT = itertools.count()
 BAR = "INSERT INTO market_data VALUES (%s, %s, %s, 0, 1.1, 1.2, 1.0, 1.15, 5, NULL)"
@@ -76,6 +78,15 @@ class Databases:
         return Database(self.server, name)
 
 
+def locks_waited_for(connection: psycopg.Connection[Any]) -> int:
+    """Return how many locks are waited for in the connection's database."""
+    row = connection.execute("""
+        SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted AND datname = current_database()""").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def wait_for_no_disk(server: EmbeddedPostgres) -> None:
     """What the tests keep may be lost with the machine."""
     with Database(server, "postgres").connect(SUPERUSER) as connection:
@@ -88,7 +99,9 @@ def server_for_tests(data_dir: Path) -> Iterator[EmbeddedPostgres]:
     """A server with a migrated database."""
     server = EmbeddedPostgres(data_dir)
     try:
-        server.start(quiet)
+        with pytest.MonkeyPatch.context() as patch:
+            bear_with_servers(patch)
+            server.start(quiet)
         wait_for_no_disk(server)
         Database(server, DATABASE).migrate()
         yield server

@@ -16,6 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from tests.waiting import bear_with_servers
+
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
@@ -24,15 +28,20 @@ class Forked:
     """A running `sep-stream` command, used as a `subprocess.Popen`.
 
     arguments: of the command line, without the program · environment: all of its variables
-    stdout, stderr: files that it appends to
+    stdout, stderr: files that it appends to · patient: it waits for servers as long as a slow machine needs
     """
 
     def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], cwd: Path, stdout: Path, stderr: Path
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        stdout: Path,
+        stderr: Path,
+        patient: bool = False,
     ) -> None:
-        self._process = _CONTEXT.Process(
-            target=_run, args=(arguments, dict(environment), str(cwd), str(stdout), str(stderr)), daemon=True
-        )
+        given = (arguments, dict(environment), str(cwd), str(stdout), str(stderr), patient)
+        self._process = _CONTEXT.Process(target=_run, args=given, daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid: Final = self._process.pid
@@ -63,7 +72,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
+def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str, patient: bool) -> None:
     """Become the command. What a new process has from its start is set here."""
     assert "tests.preloaded" in sys.modules, "the process that this one is a copy of could not import tests.preloaded"
     for number, path in ((1, stdout), (2, stderr)):
@@ -75,6 +84,8 @@ def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: st
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = ["sep-stream", *arguments]
+    if patient:
+        bear_with_servers(pytest.MonkeyPatch())
     from sep_stream.cli import main
 
     main()

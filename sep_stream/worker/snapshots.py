@@ -55,9 +55,8 @@ class SnapshotFormat:
             try:
                 snapshot = self._decode(value, partition)
             except StateError as error:
-                fault = StateError(
-                    f"{topic}/{partition}, offset {offset}: {error}; `--rebuild-state` makes the state anew from the log"
-                )
+                where = f"{topic}/{partition}, offset {offset}"
+                fault = StateError(f"{where}: {error}; `--rebuild-state` makes the state anew from the log")
                 continue
             fault = None
             if best is None or snapshot.next_offset >= best.next_offset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from itertools import starmap
 from typing import Any
@@ -14,8 +15,20 @@ from sep_stream.backtest.verify import compare
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.settings import Settings
 from tests.cli.commands import run
-from tests.worker.harness import RECOVERED, SCHEMAS, SMALL, await_log, decoded, raw, run_until_caught_up, worker
+from tests.worker.harness import (
+    COLD_S_MAX,
+    RECOVERED,
+    SCHEMAS,
+    SMALL,
+    await_handled,
+    await_log,
+    decoded,
+    raw,
+    run_until_caught_up,
+    worker,
+)
 from tests.worker.markets import SEED, STEPS, play, steps
+from tests.worker.test_groups import await_members
 
 Made = tuple[Settings, str]
 
@@ -34,13 +47,17 @@ def worked(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     play(log[:2])
     with worker(settings, SEP_FAILPOINT="score.after_send:2") as process:
         await_log(settings, process, RECOVERED)
-        play(log[2:3])
-        process.wait(60)
+        for act in log[2]:
+            act()
+            await_handled(settings, process)  # each piece is a batch of its own
+        assert process.wait(COLD_S_MAX) == -signal.SIGKILL
     with worker(settings):
         play(log[3:4])
         with worker(second) as joined:
+            await_members(settings, 2)
+            play(log[4:5])
             await_log(second, joined, RECOVERED)
-            play(log[4:])
+            play(log[5:])
     run_until_caught_up(settings)
     return settings
 
@@ -88,7 +105,7 @@ def test_a_record_that_nothing_gives_is_found(
     producer.produce(
         settings.topic("signals"), SCHEMAS.encode("signal", signal), key, partition_for(key, settings.partitions)
     )
-    producer.flush(10)
+    producer.flush(60)
     code, found, told = verify(settings)
     assert code == 1
     assert {topic: found[topic]["unexpected"] for topic in found} == {"signals": 1, "trading.results": 0}

@@ -44,7 +44,7 @@ class Sender:
             self.settings.topic(topic), value, key, partition, timestamp=time_ms, headers=dict(headers),
             on_delivery=lambda error, message: offsets.append(-1 if error else message.offset()),
         )  # fmt: skip
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(60) == 0
         assert offsets[0] >= 0
         return offsets[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from sep_stream.stores.database import INGEST, READ
 from sep_stream.stores.migrations import PLAIN, load_migrations
 from tests.cli.commands import NOWHERE, finish, run, start
 from tests.databases import BAR, Database, Databases
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -110,7 +112,7 @@ def test_without_a_server_the_remedy_is_told(tmp_path: Path) -> None:
 
 def test_up_starts_it_migrated_and_down_wipes_it(tmp_path: Path) -> None:
     try:
-        code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=180)
+        code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=600)
         assert code == 0, stderr
         home = (tmp_path / "data" / "postgres" / "home").resolve()
         assert (home / "data").is_dir()
@@ -118,9 +120,13 @@ def test_up_starts_it_migrated_and_down_wipes_it(tmp_path: Path) -> None:
         assert f"{len(FILES)} migrations applied, 0 were" in stdout
         assert run("db", "status", cwd=tmp_path)[0] == 0
         assert "ok    database       PostgreSQL " in run("doctor", cwd=tmp_path)[1]
-        parts = json.loads(run("status", "--json", cwd=tmp_path)[1])
-        assert parts["postgres"]["running"]
-        assert parts["postgres"]["healthy"]
+
+        def state() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(run("status", "--json", cwd=tmp_path)[1])["postgres"]
+            return found
+
+        assert state()["running"]
+        until(lambda: state()["healthy"])
     finally:
         code, stdout, _ = run("down", "--wipe", "--yes", cwd=tmp_path)
     assert (code, stdout) == (0, "PostgreSQL, Kafka stopped\nits data is deleted\n")

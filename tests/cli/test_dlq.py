@@ -110,7 +110,7 @@ def test_a_letter_is_requeued_once_with_its_bytes_and_where_they_came_from(
     assert requeued(settings, "--all-matching")["requeued_before"] == [ref]
     assert events(settings, b"EUR/USD") == [quote("EUR/USD", 3)]
     follower = LogReader(settings).follow(settings.topic("market.events"), {partition_for(b"EUR/USD", 8): 0})
-    message = next(message for _ in range(100) for message in follower.poll(0.2))
+    message = next(message for _ in range(600) for message in follower.poll(0.2))
     follower.close()
     letter = RefusedLog(settings).letter(Place.parse(ref))
     assert message.headers() == [("source", str(letter.origin).encode()), ("requeued-from", ref.encode())]
@@ -286,7 +286,7 @@ import os, signal, sys
 from sep_stream.history import transactions
 class Dies(transactions.Producer):
     def commit_transaction(self, *timeout):
-        self.flush(10)
+        self.flush(60)
         if {committed}:
             super().commit_transaction(*timeout)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -299,7 +299,7 @@ cli(sys.argv[1:])
 def die_requeueing(settings: Settings, ref: str, committed: bool) -> None:
     args = [sys.executable, "-c", DIES.format(committed=committed), "dlq", "requeue", ref, "--yes"]
     environment = {**os.environ, **settings.environment()}
-    died = subprocess.run(args, env=environment, capture_output=True, timeout=60, check=False)
+    died = subprocess.run(args, env=environment, capture_output=True, timeout=180, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
 
 
@@ -312,7 +312,7 @@ def test_a_requeue_killed_between_sending_and_remembering_publishes_once(
     ref = Sender(settings).misplaced("EUR/USD", 0)
     args = [sys.executable, "-c", DIES.format(committed=committed), "dlq", "requeue", ref, "--yes"]
     died = subprocess.run(
-        args, env={**os.environ, **settings.environment()}, capture_output=True, timeout=60, check=False
+        args, env={**os.environ, **settings.environment()}, capture_output=True, timeout=180, check=False
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert requeued(settings, ref)["published"] == (0 if committed else 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +20,12 @@ from sep_stream.stores.database import INGEST, READ
 from sep_stream.stores.market_data_reader import read_bars
 from tests.cli.commands import start
 from tests.databases import BAR, Database
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
 T0 = 1_707_091_200
 """2024-02-05 00:00 UTC."""
-WAIT_S_MAX = 60.0
 
 
 def candles(path: Path, count: int, *extra: str) -> Path:
@@ -119,7 +118,7 @@ def test_a_load_that_is_killed_goes_on_where_it_was(tmp_path: Path, make_databas
             other.execute(BAR, ["EUR/USD", "M1", datetime.fromtimestamp(T0, UTC) + timedelta(minutes=60_000)])
             process = start("db", "load", path, "--instrument", "EUR/USD", cwd=tmp_path,
                             SEP_DATABASE_URL=database.url(INGEST))  # fmt: skip
-            wait_until(lambda: value(reader, count) >= 3)
+            until(lambda: value(reader, count) >= 3)
             assert process.poll() is None
             process.kill()
             process.communicate()
@@ -136,13 +135,6 @@ def test_a_load_that_is_killed_goes_on_where_it_was(tmp_path: Path, make_databas
 
 def value(connection: Any, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WAIT_S_MAX
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def test_a_wrong_file_is_told_by_its_place(tmp_path: Path, make_database: Callable[[], Database]) -> None:

@@ -34,6 +34,7 @@ from sep_stream.runtime.log_reader import LogReader, Record
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources.synthetic import synthetic_candles
 from tests.cli.refusals import SCHEMAS, T0_S, TOPOLOGY, Sender, quote
+from tests.waiting import until
 from tests.worker.harness import publish
 
 integration = pytest.mark.integration
@@ -66,11 +67,8 @@ def make_target(broker: str, prefix: str, tmp_path: Path) -> MakeTarget:
     def make(topic: str = EVENTS, partitions: int = 8) -> Settings:
         config = dict(TOPOLOGY.topic(EVENTS).config)
         admin = AdminClient({"bootstrap.servers": broker})
-        admin.create_topics([NewTopic(prefix + topic, partitions, 1, config=config)])[prefix + topic].result(10)
-        deadline_s = time.monotonic() + 10
-        while prefix + topic not in admin.list_topics(timeout=10).topics:  # made is not yet known
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+        admin.create_topics([NewTopic(prefix + topic, partitions, 1, config=config)])[prefix + topic].result(60)
+        until(lambda: prefix + topic in admin.list_topics(timeout=60).topics)  # made is not yet known
         return Settings.load(brokers=broker, prefix=prefix, data_dir=tmp_path)
 
     return make
@@ -158,7 +156,7 @@ replay.TRANSACTION_RECORDS_MAX = 1000
 class Dies(transactions.Producer):
     commits = 0
     def commit_transaction(self, *timeout):
-        self.flush(10)
+        self.flush(60)
         Dies.commits += 1
         if Dies.commits < 4 or {committed}:
             super().commit_transaction(*timeout)
@@ -178,7 +176,7 @@ def test_a_killed_replay_goes_on_without_loss_or_repeat(
     target = make_target()
     args = [sys.executable, "-c", DIES.format(committed=committed), "replay", "--to-prefix", target.prefix]
     died = subprocess.run(
-        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=60, check=False
+        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=180, check=False
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     told = replayed(source, "--to-prefix", target.prefix)
@@ -202,7 +200,7 @@ def test_a_killed_replay_to_another_partition_count_goes_on_with_each_key_in_its
     target = make_target(partitions=partitions)
     args = [sys.executable, "-c", DIES.format(committed=True), "replay", "--to-prefix", target.prefix]
     died = subprocess.run(
-        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=60, check=False
+        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=180, check=False
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     before = records(source)
@@ -355,7 +353,7 @@ def test_a_log_whose_beginning_is_deleted_is_told_unless_what_is_left_is_meant(
         sender.event(b"EUR/USD", quote("EUR/USD", k), minute=k)
     admin = AdminClient({"bootstrap.servers": broker})
     for done in admin.delete_records([TopicPartition(settings.topic(EVENTS), EURO, 4)]).values():
-        done.result(10)
+        done.result(60)
     to = ("--to-topic", "left", "--instrument", "EUR/USD")
     told = "/0: records from {} on are asked for, but the log's beginning is deleted: what is left begins at offset 4"
     for start, named in (("2", "offset 2"), ("2024-02-05T00:04:00Z", "2024-02-05T00:04:00Z")):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.commands import finish, run, start
 from tests.cli.test_demo import assert_the_full_story_of_a_made_up_market, figures
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +22,7 @@ def test_what_the_demo_makes_is_in_database_and_cache_over_tls(tmp_path: Path) -
     here = ("--data-dir", folder, "--prefix", "demo.")
     demo = start("demo", "--days", 8, "--seed", 3, "--secure", "--with-stores", "--keep", cwd=tmp_path)
     try:
-        code, out, err = finish(demo, 300)
+        code, out, err = finish(demo, 900)
         assert code == 0, err
         assert_the_full_story_of_a_made_up_market(out)
         assert "· secured: TLS" in out
@@ -36,9 +37,15 @@ def test_what_the_demo_makes_is_in_database_and_cache_over_tls(tmp_path: Path) -
         code, told, _ = run("connect", "status", "--json", *here, cwd=tmp_path)
         assert code == 0
         assert {sink["lag"] for sink in json.loads(told)["connectors"].values()} == {0}
-        code, told, _ = run("status", "--json", *here, cwd=tmp_path)
-        parts = {name: json.loads(told)[name] for name in ("kafka", "registry", "postgres", "redis", "connect")}
-        assert all(part["healthy"] and part["secured"] for part in parts.values())
+        parts: dict[str, dict[str, object]] = {}
+
+        def are_healthy() -> bool:
+            told = json.loads(run("status", "--json", *here, cwd=tmp_path)[1])
+            parts.update({name: told[name] for name in ("kafka", "registry", "postgres", "redis", "connect")})
+            return all(part["healthy"] for part in parts.values())
+
+        until(are_healthy)
+        assert all(part["secured"] for part in parts.values())
         secrets = [file.read_text() for file in folder.rglob("passwords/*")]
         assert len(secrets) > 10
         assert not any(secret in out + err + told for secret in secrets)

@@ -16,12 +16,14 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from sep_stream.cli import cli
+from sep_stream.cli._common import progress as tell
 from sep_stream.cli._records import json_record, text_record
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
+from tests.waiting import PATIENCE_S
 
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 T0 = datetime(2024, 2, 5, tzinfo=UTC)
@@ -53,7 +55,7 @@ def send(settings: Settings, topic: str, schema: str, *records: dict[str, Any]) 
         value = SCHEMAS.encode(schema, record)
         stamp = int(record.get("open_time", T0).timestamp() * 1000)
         producer.produce(settings.topic(topic), value, key, partition, timestamp=stamp)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def tail(settings: Settings, *args: object) -> Result:
@@ -118,7 +120,7 @@ def test_what_cannot_be_decoded_is_shown_and_passed(make_settings: Callable[...,
     producer = Producer(librdkafka(settings))
     producer.produce(settings.topic("models"), b"noise", b"k")
     producer.produce(settings.topic("models"), None, b"gone")
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     first, second = tail(settings, "models", "--json", "--from", "beginning", "--until-end").stdout.splitlines()
     assert json.loads(first) == {
         "undecodable": "the value does not begin with the magic byte 0 and a 4-byte schema id",
@@ -137,7 +139,7 @@ def test_it_follows_what_comes(make_settings: Callable[..., Settings], prefix: s
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.extend(minutes(tail(settings, "bars", "--json", "--count", 3))))
     thread.start()
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + PATIENCE_S
     sent = 1
     while thread.is_alive() and time.monotonic() < deadline_s:
         send(settings, "bars", "bar", bar("EUR/USD", sent))
@@ -155,7 +157,19 @@ def test_it_says_that_it_waits(
 ) -> None:
     settings = make_settings(prefix)
     monkeypatch.setattr("sep_stream.cli.tail.SILENCE_S_MAX", 0.5)
-    sender = threading.Timer(2.5, lambda: send(settings, "bars", "bar", bar("EUR/USD", 0)))
+    waiting = threading.Event()
+
+    def progress(message: str) -> None:
+        tell(message)
+        waiting.set()
+
+    def send_later() -> None:
+        waiting.wait(PATIENCE_S)
+        time.sleep(1.5)  # it goes on waiting, in silence
+        send(settings, "bars", "bar", bar("EUR/USD", 0))
+
+    monkeypatch.setattr("sep_stream.cli.tail.progress", progress)
+    sender = threading.Thread(target=send_later)
     sender.start()
     result = tail(settings, "bars", "--json", "--count", 1)
     sender.join()

@@ -29,6 +29,7 @@ from sep_stream.runtime.jars import KAFKA_VERSION
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.sinks import declared_sinks
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FILLED = "x" * 12
@@ -187,7 +188,7 @@ def started_redis(tmp_path: Path) -> Iterator[int]:
 
 def test_redis_has_the_embedded_ones_users(started_redis: int) -> None:
     client = redis.Redis(port=started_redis, username="admin", password="password-of-admin", decode_responses=True)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             users = client.acl_list()

@@ -81,7 +81,7 @@ def test_a_stretch_of_offsets_tells_what_is_no_event(make_settings: Callable[...
     partition = partition_for(b"EUR/USD", settings.partitions)
     producer = Producer(librdkafka(settings))
     producer.produce(settings.topic("market.events"), b"noise", b"EUR/USD", partition, timestamp=1_700_000_000_000)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     log = EventLog(settings, TOPOLOGY)
     [batch] = log.stretch(partition, len(euro) - 1, len(euro) + 1)
     assert batch.offset.tolist() == [len(euro) - 1, len(euro)]
@@ -178,7 +178,7 @@ def test_a_start_before_what_is_left_of_a_log_is_told(
     partition, topic = partition_for(b"EUR/USD", settings.partitions), settings.topic("market.events")
     admin = AdminClient({"bootstrap.servers": broker})
     for done in admin.delete_records([TopicPartition(topic, partition, 100)]).values():
-        done.result(10)
+        done.result(60)
     log, times_ms = EventLog(settings, TOPOLOGY), (euro.event_time // 1000).tolist()
     told = f"{topic}/{partition}: records from .* are asked for, but the log's beginning is deleted: .* at offset 100"
     for start_ms in (0, times_ms[99], times_ms[100]):

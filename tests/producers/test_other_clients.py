@@ -33,7 +33,7 @@ ECJ = jars.Jars("org.eclipse.jdt:ecj:3.42.0", "Java's compiler", 3)
 """A compiler that runs on the Java runtime of the embedded stack, which has none."""
 AVRO = jars.Jars("org.apache.avro:avro:1.12.0", "Avro's jars", 3)
 NODE_PACKAGES = ("kafkajs@2.2.4", "avsc@5.7.9")
-CLIENT_S_MAX = 60
+CLIENT_S_MAX = 180
 
 Events = list[dict[str, object]]
 Publish = Callable[[Settings, Path, Path], None]

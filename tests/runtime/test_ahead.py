@@ -42,8 +42,8 @@ def test_the_next_item_is_made_in_one_other_thread_and_no_more() -> None:
     source = Source(10)
     items = ahead(source.items())
     assert next(items) == 0
-    assert source.next_made.acquire(timeout=5)
-    assert source.next_made.acquire(timeout=5)  # item 1, not asked for yet
+    assert source.next_made.acquire(timeout=60)
+    assert source.next_made.acquire(timeout=60)  # item 1, not asked for yet
     assert not source.next_made.acquire(timeout=0.05)
     assert source.made == 2
     assert len(source.threads) == 1

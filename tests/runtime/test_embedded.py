@@ -38,7 +38,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that is no broker."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         yield process
         process.kill()
 
@@ -77,10 +77,10 @@ def test_a_killed_broker_comes_back_with_its_data_at_its_address(
     """With the JVM's flags from Kafka's own variables, where they are set."""
     address = kafka.start(quiet)
     admin = AdminClient({"bootstrap.servers": address})
-    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(10)
+    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(60)
     producer = Producer({"bootstrap.servers": address})
     producer.produce("kept", b"value")
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     pid = kafka.status().pid
     assert pid is not None
     process = psutil.Process(pid)
@@ -97,7 +97,7 @@ def test_a_killed_broker_comes_back_with_its_data_at_its_address(
     assert not {"-XX:+UseSerialGC", "-Xmx256m"} & flags
     consumer = Consumer({"bootstrap.servers": address, "group.id": "g"})
     consumer.assign([TopicPartition("kept", 0, 0)])
-    message = consumer.poll(10)
+    message = consumer.poll(60)
     consumer.close()
     assert message is not None
     assert message.value() == b"value"
@@ -164,7 +164,7 @@ def test_a_damaged_record_is_no_broker(tmp_path: Path, text: str) -> None:
 
 def test_a_broker_that_does_not_go_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "STOP_S_MAX", 0.3)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

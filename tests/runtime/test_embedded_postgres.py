@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from sep_stream.runtime.security_folder import SERVER_NAMES, SecurityFolder
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.database import READ, connect
 from tests.databases import Database, quiet, wait_for_no_disk
+from tests.waiting import PATIENCE_S, bear_with_servers, until
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +52,14 @@ class Recorded:
 
     def passwords(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in (self.data_dir / "postgres" / "passwords").iterdir()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def slow_machine() -> Iterator[None]:
+    """Servers are waited for, however few processors are left to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +92,7 @@ def refusal(settings: Settings) -> str:
 
 
 def test_started_again_it_is_the_same(plain: Recorded) -> None:
+    until(lambda: plain.server.status().healthy)
     status = plain.server.status()
     assert plain.server.start(quiet) == plain.address == status.address
     assert plain.server.status() == status
@@ -167,7 +178,7 @@ def test_killed_it_comes_back_with_what_was_committed(plain: Recorded) -> None:
         assert pid is not None
         process = psutil.Process(pid)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         assert plain.server.start(quiet) == plain.address
     with Database(plain.server, "sep").connect(OWNER) as connection:
         assert connection.execute("SELECT a FROM kept").fetchall() == [(7,)]
@@ -201,7 +212,7 @@ def test_a_server_that_others_started_is_not_disturbed(plain: Recorded) -> None:
             plain.server.start(quiet)
     finally:
         record.write_text(text)
-    assert plain.server.status().healthy
+    until(lambda: plain.server.status().healthy)
 
 
 def test_roles_that_are_missing_are_made_and_cannot_log_in(plain: Recorded) -> None:
@@ -278,11 +289,13 @@ def test_a_certificate_that_has_expired_is_refused_and_renewed_by_a_start(secure
 
 def until_refused(settings: Settings) -> str:
     """What is told once the server has read its new certificate."""
-    for _ in range(100):
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
         try:
             connect(settings).close()
         except DependencyError as error:
             return str(error)
+        time.sleep(0.05)
     raise AssertionError("the certificate was not read")
 
 

@@ -23,6 +23,7 @@ from sep_stream.runtime.embedded import EmbeddedRedis
 from sep_stream.runtime.embedded import redis as embedded
 from sep_stream.runtime.private_files import write_private
 from sep_stream.runtime.security_folder import SERVER_NAMES
+from tests.waiting import bear_with_servers, until
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +35,14 @@ def quiet(message: str) -> None:
 def client(login: dict[str, Any], **values: Any) -> redis.Redis:
     login = {"ssl": "ssl_ca_certs" in login, "retry": Retry(NoBackoff(), 0), "protocol": 2} | login | values
     return redis.Redis(**login, decode_responses=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def slow_machine() -> Iterator[None]:
+    """Servers are waited for, however few processors are left to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +68,14 @@ def test_a_killed_server_comes_back_with_its_data_at_its_address(plain: Embedded
     client(plain.login("cache")).set("cache:kept", "1")
     process = psutil.Process(pid)
     process.kill()
-    process.wait(10)
+    process.wait(60)
     with pytest.raises(
         DependencyError, match=r"does not run; start it with `sep-stream up --with redis`.*SEP_REDIS_URL"
     ):
         plain.login("read")
     assert plain.start(quiet) == address
     assert client(plain.login("read")).get("cache:kept") == "1"
+    until(lambda: plain.status().healthy)
     status = plain.status()
     assert (status.pid != pid, status.healthy, status.address) == (True, True, address)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from sep_stream.runtime.embedded.daemon import HOST
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.schema_registry import SchemaRegistry
+from tests.waiting import PATIENCE_S, bear_with_servers
 
 
 def quiet(message: str) -> None:
@@ -25,6 +27,14 @@ def connected(registry: EmbeddedRegistry) -> SchemaRegistry:
     address = registry.address()
     assert address is not None
     return SchemaRegistry(address)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def slow_machine() -> Iterator[None]:
+    """Servers are waited for, however few processors are left to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        yield
 
 
 @pytest.mark.integration
@@ -49,7 +59,9 @@ def test_what_it_has_answered_outlives_a_kill(registry: EmbeddedRegistry, prefix
     subject, text = f"{prefix}killed-value", json.dumps({"type": "enum", "name": "E", "symbols": [prefix[:-1]]})
     with connected(registry) as before:
         schema_id = before.add(subject, text)
-        psutil.Process(registry.status().pid).kill()
+        process = psutil.Process(registry.status().pid)
+        process.kill()
+        process.wait(PATIENCE_S)
     address = registry.start(quiet)
     with connected(registry) as after:
         found = after.find(subject, text)

@@ -161,7 +161,7 @@ def in_process(code: str, refused: tuple[int, ...] = (), **environment: str) -> 
     """What a process of its own told, and under "log" what it logged. refused: system calls that get EPERM there"""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT + code],
-        capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment,
+        capture_output=True, text=True, timeout=180, check=False, env=os.environ | environment,
         preexec_fn=(lambda: refuse(refused)) if refused else None,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

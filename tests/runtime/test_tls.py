@@ -19,6 +19,7 @@ from sep_stream.runtime.asker import Asker, tls_fault
 from sep_stream.runtime.certificates import Authority, end_of, ends_soon
 from sep_stream.runtime.kafka_config import librdkafka, ssl_context
 from sep_stream.runtime.settings import Settings
+from tests.waiting import until
 
 NOW = datetime.now(UTC)
 NAMES = ["localhost", "127.0.0.1"]
@@ -99,6 +100,12 @@ def test_a_certificate_that_is_refused_is_told_with_address_and_remedy(
     asker = Asker(trusting(address, authority, tmp_path), AdminClient)
     with pytest.raises(DependencyError, match=f"the broker at {address} is not trusted: .*{told}"):
         asker.ask(lambda left_s: asker.client.list_topics(timeout=left_s), 6.0, "the cluster")
+
+    def has_complained() -> bool:
+        asker.client.poll(0)
+        return KafkaError._SSL in asker._complaints
+
+    until(has_complained)
     assert "certificate verify failed" in asker._complaints[KafkaError._SSL]
 
 

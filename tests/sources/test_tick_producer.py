@@ -26,6 +26,7 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.sources import publisher
 from sep_stream.sources.publisher import DeliveryError
 from sep_stream.sources.tick_producer import TickProducer
+from tests.waiting import PATIENCE_S
 from tests.worker.harness import raw
 
 pytestmark = pytest.mark.integration
@@ -237,7 +238,7 @@ def test_a_broker_that_is_gone_is_told_with_the_events_that_it_did_not_take(
         topics.create(settings, TOPOLOGY)
         producer = TickProducer(settings, "feed")
         producer.publish(many(500))
-        assert producer.flush() == 500
+        assert producer.flush(PATIENCE_S) == 500
     finally:
         kafka.stop()
     monkeypatch.setattr(publisher, "SILENCE_S_MAX", 1.0)
@@ -251,8 +252,13 @@ def test_a_broker_that_is_gone_is_told_with_the_events_that_it_did_not_take(
     assert "not sent" in str(caught.value)
 
 
-def test_a_flush_that_takes_too_long_ends_the_producer(make_settings: Callable[..., Settings], prefix: str) -> None:
-    producer = TickProducer(make_settings(prefix), "feed")
+def test_a_flush_that_takes_too_long_ends_the_producer(
+    make_settings: Callable[..., Settings], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, kafka = make_settings(prefix), publisher.Producer
+    # Nothing is sent for a minute, so that the broker can't take it before the flush, however late that is.
+    monkeypatch.setattr(publisher, "Producer", lambda config: kafka(config | {"linger.ms": 60_000}))
+    producer = TickProducer(settings, "feed")
     producer.publish(many(1_000))
     with pytest.raises(DeliveryError, match="not all were taken within 0 s") as caught:
         producer.flush(0)

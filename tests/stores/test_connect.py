@@ -10,7 +10,7 @@ import random
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -34,12 +34,12 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.stores.connect import Connect, connect_url
 from sep_stream.stores.database import connect as database
 from sep_stream.stores.sinks import DEAD_LETTERS, check_plugins, declared_sinks, lags
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
 BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (12_000, 1_200)
 OUTAGE_S = 2
-WAIT_S_MAX = 240
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 SYMBOLS = ("EUR/USD", "USD/JPY", "AUD/USD", "CLZ6")
 T0_MS = 1_704_067_200_123
@@ -192,17 +192,14 @@ class Stores:
         low, high = LogReader(self.settings).watermarks(self.settings.topic(DEAD_LETTERS), 0)
         return high - low
 
+    def hold_connect(self) -> None:
+        """Let it do nothing more."""
+        psutil.Process(self.connect.status().pid).suspend()
+
     def kill_connect(self) -> None:
         process = psutil.Process(self.connect.status().pid)
         process.kill()
-        process.wait(10)
-
-
-def until(reached: Callable[[], bool], told: Callable[[], object], seconds_max: float = WAIT_S_MAX) -> None:
-    deadline_s = time.monotonic() + seconds_max
-    while not reached():
-        assert time.monotonic() < deadline_s, told()
-        time.sleep(0.5)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -229,8 +226,9 @@ def test_every_record_is_one_row_although_connect_is_killed_and_the_database_sto
     for table in TOPICS:
         stores.send(table, 0, ALL[table] // 2)
     until(lambda: sum(stores.counts().values()) > 0, stores.counts)
-    stores.kill_connect()
+    stores.hold_connect()
     assert sum(lags(stores.settings).values()) > 0, "it was killed too late to tell anything"
+    stores.kill_connect()
     stores.connect.start(quiet)
     before = sum(stores.counts().values())
     until(lambda: sum(stores.counts().values()) > before, stores.counts)
@@ -240,7 +238,7 @@ def test_every_record_is_one_row_although_connect_is_killed_and_the_database_sto
     assert sum(lags(stores.settings).values()) > 0, "it was stopped too late to tell anything"
     time.sleep(OUTAGE_S)
     stores.postgres.start(quiet)
-    until(lambda: stores.counts() == ALL, lambda: (stores.counts(), stores.run("connect", "status").output))
+    until(lambda: stores.counts() == ALL, lambda: (stores.counts(), stores.run("connect", "status").output), 600)
     assert_all_there(stores, ALL)
     assert stores.dead() == 0
 
@@ -286,7 +284,7 @@ def test_what_cannot_be_read_is_a_dead_letter_with_its_reason_and_the_sink_goes_
     stores.put("market_data", good)
     stores.flush()
     until(lambda: stores.counts()["market_data"] == BARS + 1, stores.counts)
-    until(lambda: stores.dead() == len(bad), stores.dead, 30)
+    until(lambda: stores.dead() == len(bad), stores.dead)
     batches = LogReader(stores.settings).read(stores.settings.topic(DEAD_LETTERS), 0, 0, len(bad))
     letters = [letter for batch in batches for letter in batch.records()]
     assert [letter.value for letter in letters] == bad

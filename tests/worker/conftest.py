@@ -9,8 +9,11 @@ import pytest
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
 from tests import shared_run
+from tests.waiting import bear_with_servers, slow_machine
 from tests.worker.harness import SMALL, TOPOLOGY, Records, run_until_caught_up
 from tests.worker.markets import SEED, STEPS, comparable, play_all
+
+__all__ = ["slow_machine"]
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +27,17 @@ def calm(broker: str, pytestconfig: pytest.Config) -> Settings:
         play_all(settings, SEED, STEPS)
         run_until_caught_up(settings)
 
-    shared_run.once(pytestconfig, "calm", work)
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        shared_run.once(pytestconfig, "calm", work)
     return settings
 
 
 @pytest.fixture(scope="session")
 def undisturbed(calm: Settings, pytestconfig: pytest.Config) -> Records:
     """What it made of them."""
-    found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
+    with pytest.MonkeyPatch.context() as patch:
+        bear_with_servers(patch)
+        found = shared_run.once(pytestconfig, "undisturbed", lambda: comparable(calm))
     assert all(found[topic] for topic in ("bars", "windows", "metrics", "signals", "patterns", "late"))
     return found

@@ -25,7 +25,10 @@ from sep_stream.scoring.model import Model
 from sep_stream.sources.activation import activate
 from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.model_store import save_model
+from sep_stream.worker.caught_up import CaughtUp
+from sep_stream.worker.runner import STAGES
 from tests.forked import Forked
+from tests.waiting import PATIENCE_S, until
 
 TOPOLOGY = Topology.load()
 SCHEMAS = load_schemas(resource("schemas") / "avro")
@@ -34,8 +37,8 @@ SMALL = {"history": 12, "forward": 8, "samples": 4}
 """Window parameters that fill within minutes."""
 RECOVERED = '"state recovered"'
 """What the log says once a convert stage has a partition's state."""
-COLD_S_MAX = 150
-"""A worker compiles its loops for a minute, where none before it has."""
+COLD_S_MAX = 600
+"""Bound on a wait for a worker. It compiles its loops for a minute, where none before it has."""
 
 Records = dict[str, Counter[tuple[bytes, bytes]]]
 
@@ -65,14 +68,14 @@ def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[Fork
     variables = {**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment}
     log = settings.data_dir / "worker.log"
     log.touch()
-    process = Forked(["worker", *flags], variables, Path.cwd(), log, log)
+    process = Forked(["worker", *flags], variables, Path.cwd(), log, log, patient=True)
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -84,10 +87,18 @@ def log_of(settings: Settings) -> str:
 
 def await_log(settings: Settings, process: Forked, text: str, beyond: int = 0) -> None:
     """Wait until the log holds `text` more than `beyond` times, or the process is gone."""
-    deadline_s = time.monotonic() + COLD_S_MAX
-    while log_of(settings).count(text) <= beyond and process.poll() is None:
-        assert time.monotonic() < deadline_s, f"{text} is not in the log: {log_of(settings)[-2000:]}"
-        time.sleep(0.05)
+    until(
+        lambda: log_of(settings).count(text) > beyond or process.poll() is not None,
+        lambda: f"{text} is not in the log: {log_of(settings)[-2000:]}",
+        COLD_S_MAX,
+    )
+
+
+def await_handled(settings: Settings, process: Forked, stages: Sequence[str] = STAGES) -> None:
+    """Wait until the stages have handled all that their inputs hold, or the process is gone."""
+    names = {topic.name: settings.topic(topic.name) for topic in TOPOLOGY.topics}
+    steps = CaughtUp(settings, stages, names).steps()
+    until(lambda: process.poll() is not None or next(steps, None) is None, lambda: log_of(settings)[-3000:], COLD_S_MAX)
 
 
 def run_until_caught_up(settings: Settings, *flags: str, timeout_s: float = COLD_S_MAX) -> None:
@@ -107,7 +118,7 @@ def raw(settings: Settings, topic: str) -> list[tuple[int, int, bytes, bytes, di
     bounds = {p: reader.watermarks(name, p) for p in reader.partitions(name)}
     missing = sum(high - low for low, high in bounds.values())
     follower = reader.follow(name, {p: low for p, (low, _) in bounds.items()})
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + PATIENCE_S
     found: list[tuple[int, int, bytes, bytes, dict[str, bytes]]] = []
     while missing > len(found) and time.monotonic() < deadline_s:
         for message in follower.poll(0.2):

@@ -134,7 +134,7 @@ def publish_plainly(settings: Settings, events: list[Event]) -> None:
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     assert not failed
 
 

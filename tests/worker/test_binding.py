@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sep_stream.runtime.binding.cpu_list import format_cpus
 from sep_stream.runtime.binding.plan import Share
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.supervisor import bind_flags
-from tests.worker.harness import SMALL, log_of, worker
+from tests.worker.harness import SMALL, await_log, log_of, worker
 
 GONE = 4096
 """A CPU that no machine here has."""
@@ -30,11 +29,8 @@ def test_each_process_runs_on_its_own_cpus_with_all_its_threads(
         pytest.skip("two processes need two CPUs of their own")
     settings = make_settings(prefix, **SMALL)
     with worker(settings, "--stages", "metrics", "--processes", "2", "--bind", format_cpus(allowed)) as process:
-        deadline_s = time.monotonic() + 120  # the first one compiles
-        while log_of(settings).count('"worker starts"') < 2:
-            assert process.poll() is None
-            assert time.monotonic() < deadline_s, log_of(settings)[-2000:]
-            time.sleep(0.1)
+        await_log(settings, process, '"worker starts"', beyond=1)
+        assert process.poll() is None
         children = [int(c) for c in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         found = [affinities(child) for child in children]
         threads = [thread_names(child) for child in children]

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.integration
 
 def transaction(settings: Settings, partition: int, records: int, commit: bool) -> None:
     producer = Producer(librdkafka(settings, **{"transactional.id": f"{settings.prefix}test"}))
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     producer.begin_transaction()
     for _ in range(records):
         producer.produce(settings.topic("market.events"), b"x", b"k", partition)
-    assert producer.flush(10) == 0
-    (producer.commit_transaction if commit else producer.abort_transaction)(30)
+    assert producer.flush(60) == 0
+    (producer.commit_transaction if commit else producer.abort_transaction)(60)
 
 
 def commit(settings: Settings, partition: int, offset: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -16,11 +17,13 @@ from sep_stream.market.events import EventBatch
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.settings import Settings
 from tests.worker.harness import (
+    COLD_S_MAX,
     RECOVERED,
     SCHEMAS,
     SMALL,
     TOPOLOGY,
     Records,
+    await_handled,
     await_log,
     log_of,
     pieces,
@@ -59,7 +62,7 @@ class Transactions:
         for partition in range(self._partitions):
             for _ in range(7):
                 self._producer.produce(self._topic, b"aborted", b"k", partition)
-        self._producer.flush(30)
+        self._producer.flush(60)
         self._producer.abort_transaction()
 
     def _send(self, events: EventBatch) -> None:
@@ -95,12 +98,14 @@ def test_transactions_and_what_they_aborted_change_nothing(
         await_log(settings, process, RECOVERED)
 
         def wait_for_its_end() -> None:
+            """Each piece is a batch of its own: one of them comes when a snapshot is due."""
+            await_handled(settings, process, ["convert"])
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PAUSE_S)
 
         play(1, wait_for_its_end)
         play(2, wait_for_its_end)
-        process.kill()
+        assert process.wait(COLD_S_MAX) == -signal.SIGKILL
     for step in range(3, STEPS):
         play(step)
     log.abort(parts[0])

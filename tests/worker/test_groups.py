@@ -16,12 +16,24 @@ from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.runner import STAGES
 from tests.forked import Forked
-from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, run_until_caught_up, worker
+from tests.waiting import PATIENCE_S, until
+from tests.worker.harness import (
+    COLD_S_MAX,
+    OUTPUTS,
+    RECOVERED,
+    SMALL,
+    Records,
+    await_handled,
+    await_log,
+    log_of,
+    run_until_caught_up,
+    worker,
+)
 from tests.worker.markets import SEED, STEPS, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
 
-PAUSE_S = 0.5
+PAUSE_S = 0.1
 
 
 def assert_same(settings: Settings, expected: Records) -> None:
@@ -61,7 +73,7 @@ def test_a_second_worker_joining_and_leaving_changes_nothing(
         for step in log[part]:
             for act in step:
                 act()
-                time.sleep(PAUSE_S / 5)
+                time.sleep(PAUSE_S)
 
     with worker(settings):
         play(slice(0, 2))
@@ -70,7 +82,7 @@ def test_a_second_worker_joining_and_leaving_changes_nothing(
             play(slice(2, 4))
             await_log(second, other, RECOVERED)
             other.send_signal(signal.SIGTERM)
-            assert other.wait(30) == 0, log_of(second)[-2000:]
+            assert other.wait(COLD_S_MAX) == 0, log_of(second)[-2000:]
         play(slice(4, None))
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
@@ -80,14 +92,12 @@ def await_members(settings: Settings, count: int) -> None:
     """Wait until the partitions of every stage are shared by that many members."""
     groups = [settings.prefix + stage for stage in STAGES]
     admin = AdminClient(librdkafka(settings))
-    deadline_s = time.monotonic() + 30
-    while True:
-        described = [future.result() for future in admin.describe_consumer_groups(groups).values()]
-        working = [sum(bool(member.assignment.topic_partitions) for member in group.members) for group in described]
-        if working == [count] * len(STAGES):
-            return
-        assert time.monotonic() < deadline_s, f"members at work by stage: {working}"
-        time.sleep(0.1)
+
+    def working() -> list[int]:
+        described = [future.result(60) for future in admin.describe_consumer_groups(groups).values()]
+        return [sum(bool(member.assignment.topic_partitions) for member in group.members) for group in described]
+
+    until(lambda: working() == [count] * len(STAGES), lambda: f"members at work by stage: {working()}")
 
 
 @pytest.mark.parametrize("paused", [pytest.param(s, marks=[] if s == "score" else pytest.mark.slow) for s in STAGES])
@@ -95,10 +105,11 @@ def test_models_put_in_force_while_a_stage_is_paused_change_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, paused: str
 ) -> None:
     settings = make_settings(prefix, **SMALL)
-    others = ",".join(stage for stage in STAGES if stage != paused)
-    with worker(settings, "--stages", others):
+    others = [stage for stage in STAGES if stage != paused]
+    with worker(settings, "--stages", ",".join(others)) as process:
         play_all(settings, SEED, STEPS)
-        time.sleep(PAUSE_S)
+        await_handled(settings, process, others)
+        assert process.poll() is None, log_of(settings)[-2000:]
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
 
@@ -108,17 +119,18 @@ def test_a_supervised_worker_that_is_killed_is_started_again(
 ) -> None:
     settings = make_settings(prefix, **SMALL)
     play_all(settings, SEED, STEPS)
-    with worker(settings, "--until-caught-up", "--processes", "1") as process:
+    held_up = "convert.before_send:1:stall=5"  # it isn't done before it is killed
+    with worker(settings, "--until-caught-up", "--processes", "1", SEP_FAILPOINT=held_up) as process:
         child = await_child(process)
         subprocess.run(["kill", "-9", str(child)], check=True)
-        assert process.wait(90) == 0, log_of(settings)[-2000:]
+        assert process.wait(COLD_S_MAX) == 0, log_of(settings)[-2000:]
     assert "restarting" in log_of(settings)
     assert_same(settings, undisturbed)
 
 
 def await_child(process: Forked) -> int:
     """The worker that a supervisor started: whatever else it runs, such as `ldconfig`, has no group instance."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             with contextlib.suppress(OSError):

@@ -14,7 +14,18 @@ from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.runner import STAGES
 from tests.forked import Forked
-from tests.worker.harness import OUTPUTS, RECOVERED, SMALL, Records, await_log, log_of, raw, run_until_caught_up, worker
+from tests.worker.harness import (
+    OUTPUTS,
+    RECOVERED,
+    SMALL,
+    Records,
+    await_handled,
+    await_log,
+    log_of,
+    raw,
+    run_until_caught_up,
+    worker,
+)
 from tests.worker.markets import SEED, STEPS, Step, comparable, play_all, steps
 
 pytestmark = pytest.mark.integration
@@ -22,8 +33,8 @@ pytestmark = pytest.mark.integration
 FAILPOINTS = [
     f"{stage}.{place}" for stage in STAGES for place in ("before_send", "after_send", "before_commit", "after_commit")
 ] + [f"{stage}.{place}" for stage in ("convert", "settle") for place in ("before_snapshot", "after_snapshot")]
-PAUSE_S = 0.7
 DIES_WITHIN_S = 3
+"""After its last commit: places behind it are reached at once."""
 
 
 def play(settings: Settings, step: Step, process: Forked) -> bool:
@@ -33,8 +44,7 @@ def play(settings: Settings, step: Step, process: Forked) -> bool:
     await_log(settings, process, RECOVERED, before)
     for publish_piece in step[1:]:
         publish_piece()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PAUSE_S)
+        await_handled(settings, process)  # each piece is a batch of its own in every stage
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(DIES_WITHIN_S)
     died = process.poll() is not None

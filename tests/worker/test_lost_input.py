@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.runner import STAGES
-from tests.worker.harness import SMALL, Records, log_of, run_until_caught_up, worker
+from tests.waiting import PATIENCE_S
+from tests.worker.harness import COLD_S_MAX, SMALL, Records, log_of, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, play, steps
 from tests.worker.test_groups import assert_same
 
@@ -32,7 +33,7 @@ def delete_unhandled(settings: Settings, topic: str, stage: str) -> tuple[int, i
     start = committed[partition] + 1
     client = admin(settings)
     for done in client.delete_records([TopicPartition(name, partition, start)]).values():
-        done.result(10)
+        done.result(60)
     return partition, committed[partition], start
 
 
@@ -40,7 +41,7 @@ def failed(settings: Settings, *flags: str) -> str:
     """The message that a worker ends with."""
     before = len(log_of(settings)) if (settings.data_dir / "worker.log").exists() else 0
     with worker(settings, *flags) as process:
-        assert process.wait(60) == 1
+        assert process.wait(COLD_S_MAX) == 1
     log = log_of(settings)[before:]
     assert "Traceback" not in log
     return log[log.index("sep-stream: ") :]
@@ -92,11 +93,11 @@ def test_derived_records_that_were_deleted_can_be_made_anew(
 
 def delete(groups: list[str], settings: Settings) -> None:
     """Once the broker has given up the members that did not say good-bye."""
-    client, deadline_s = admin(settings), time.monotonic() + 60
+    client, deadline_s = admin(settings), time.monotonic() + PATIENCE_S
     while groups:
         left = []
         for group, done in client.delete_consumer_groups(groups).items():
-            error = done.exception(10)
+            error = done.exception(60)
             if error is not None:
                 assert error.args[0].code() == KafkaError.NON_EMPTY_GROUP
                 assert time.monotonic() < deadline_s, error

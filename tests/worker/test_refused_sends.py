@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -18,7 +17,8 @@ from confluent_kafka.admin import (
 from sep_stream.runtime import topics
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
-from tests.worker.harness import SMALL, TOPOLOGY, Records, await_log, log_of, run_until_caught_up, worker
+from tests.waiting import until
+from tests.worker.harness import COLD_S_MAX, SMALL, TOPOLOGY, Records, await_log, log_of, run_until_caught_up, worker
 from tests.worker.markets import SEED, STEPS, play_all
 from tests.worker.test_groups import assert_same
 
@@ -33,15 +33,14 @@ def alter(settings: Settings, topic: str, **config: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, settings.topic(topic), incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": settings.brokers})
     for done in admin.incremental_alter_configs([resource]).values():
-        done.result(10)
-    deadline_s = time.monotonic() + 20
-    while True:  # until the broker has taken it in
+        done.result(60)
+
+    def is_in_force() -> bool:
         [described] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, resource.name)]).values()
-        now = described.result(10)
-        if all(now[entry.name].value == entry.value for entry in entries):
-            return
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+        now = described.result(60)
+        return all(now[entry.name].value == entry.value for entry in entries)
+
+    until(is_in_force)
 
 
 def committed(settings: Settings, stage: str, topic: str) -> dict[int, int]:
@@ -64,7 +63,7 @@ def test_records_that_the_broker_refuses_end_the_worker_until_it_takes_them(
     alter(settings, refusing, max_message_bytes="20")
     play_all(settings, SEED, STEPS)
     with worker(settings, "--until-caught-up") as process:
-        assert process.wait(60) == 1
+        assert process.wait(COLD_S_MAX) == 1
     assert re.search(
         rf"sep-stream: {prefix}{refusing}/\d: the broker did not take a record: .*[Mm]essage size too large",
         log_of(settings),
@@ -85,9 +84,9 @@ def test_an_output_topic_that_is_deleted_ends_the_worker_until_it_is_made_again(
     with worker(settings) as process:
         await_log(settings, process, "worker starts")
         for done in admin.delete_topics([settings.topic("bars")]).values():
-            done.result(10)
+            done.result(60)
         play_all(settings, SEED, STEPS)
-        assert process.wait(90) == 1
+        assert process.wait(COLD_S_MAX) == 1
     assert re.search(rf"sep-stream: {prefix}bars(/-?\d+)?: .*[Uu]nknown", log_of(settings))
     assert "Traceback" not in log_of(settings)
     topics.create(settings, TOPOLOGY)

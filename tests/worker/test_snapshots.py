@@ -14,7 +14,7 @@ from sep_stream.errors import StateError
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
-from tests.worker.harness import SCHEMAS, SMALL, TOPOLOGY, Records, log_of, run_until_caught_up, worker
+from tests.worker.harness import COLD_S_MAX, SCHEMAS, SMALL, TOPOLOGY, Records, log_of, run_until_caught_up, worker
 from tests.worker.markets import CONVERT, SEED, STEPS, play, steps
 from tests.worker.test_groups import assert_same
 from tests.worker.test_lost_input import failed
@@ -111,7 +111,7 @@ def test_state_that_is_damaged_or_gone_is_made_anew_from_the_log(
         )
         run_until_caught_up(settings, "--rebuild-state")
         with worker(settings, "--until-caught-up") as process:  # the rebuilt state was saved
-            assert process.wait(60) == 0, log_of(settings)[-2000:]
+            assert process.wait(COLD_S_MAX) == 0, log_of(settings)[-2000:]
     assert_same(settings, undisturbed)
 
 
@@ -119,11 +119,11 @@ def spoil(settings: Settings) -> None:
     producer = Producer({"bootstrap.servers": settings.brokers})
     for partition in range(settings.partitions):
         producer.produce(settings.topic("convert.state"), b"\x00garbage", str(partition), partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def make_again(settings: Settings, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": settings.brokers})
-    for done in admin.delete_topics([settings.topic(topic)], operation_timeout=10).values():
-        done.result(20)
+    for done in admin.delete_topics([settings.topic(topic)], operation_timeout=60).values():
+        done.result(120)
     topics.create(settings, TOPOLOGY)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from sep_stream.runtime.settings import Settings
-from sep_stream.worker.caught_up import CaughtUp
 from sep_stream.worker.runner import SESSION_TIMEOUT_S, STAGES
-from tests.forked import Forked
-from tests.worker.harness import RECOVERED, SMALL, TOPOLOGY, Records, await_log, log_of, worker
+from tests.waiting import until
+from tests.worker.harness import RECOVERED, SMALL, Records, await_handled, await_log, log_of, worker
 from tests.worker.markets import SEED, STEPS, play, steps
 from tests.worker.test_groups import assert_same
 
@@ -23,22 +21,11 @@ RECOVERIES_MAX = 4
 """Of each of the partitions in use: at the start, after the stall, and two to spare for a rebalance on the way."""
 
 
-def await_caught_up(settings: Settings, process: Forked) -> None:
-    deadline_s = time.monotonic() + 90
-    for reached in CaughtUp(settings, STAGES, {t.name: settings.topic(t.name) for t in TOPOLOGY.topics}).steps():
-        assert process.poll() is None, log_of(settings)[-3000:]
-        assert reached or time.monotonic() < deadline_s, log_of(settings)[-3000:]
-        if not reached:
-            time.sleep(0.1)
-
-
 def await_expelled(settings: Settings) -> None:
-    """Until the broker has given up the worker in all groups."""
-    admin, deadline_s = AdminClient({"bootstrap.servers": settings.brokers}), time.monotonic() + 60
+    """Wait until the broker has given up the worker in all groups."""
+    admin = AdminClient({"bootstrap.servers": settings.brokers})
     groups = [settings.prefix + stage for stage in STAGES]
-    while any(len(group.result(10).members) for group in admin.describe_consumer_groups(groups).values()):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.2)
+    until(lambda: not any(group.result(60).members for group in admin.describe_consumer_groups(groups).values()))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +47,7 @@ def test_a_stall_longer_than_the_session_changes_nothing(
         if not stall:
             await_expelled(settings)
             process.send_signal(signal.SIGCONT)
-        await_caught_up(settings, process)
+        await_handled(settings, process)
+        assert process.poll() is None, log_of(settings)[-3000:]
     assert_same(settings, undisturbed)
     assert log_of(settings).count(RECOVERED) <= RECOVERIES_MAX * 2  # the instruments lie in two partitions

@@ -137,7 +137,7 @@ def test_a_fetch_that_begins_below_the_resume_offset_is_not_fed_twice_either() -
     log = log_of(12)
     log.saved[0] = [saved(6)]
     states = states_of(log)
-    assert feed(states, batch(range(0, 9))) == {0: [6, 7, 8]}
+    assert feed(states, batch(range(9))) == {0: [6, 7, 8]}
     with pytest.raises(StateError, match="a fetch begins at offset 6, but the state has seen all below 9"):
         feed(states, batch(range(3, 10), number=1))
 

@@ -10,7 +10,9 @@ import pytest
 
 from sep_stream.runtime.embedded import EmbeddedRedis
 from sep_stream.runtime.settings import Settings
+from sep_stream.stores.cache import connection
 from sep_stream.stores.cache.writer import CacheWriter, Entry
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
     server.start(lambda message: None)
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def slow_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a Redis that runs, however few processors are left to it."""
+    monkeypatch.setattr(connection, "TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
