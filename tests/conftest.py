@@ -21,7 +21,7 @@ from sep_stream.runtime import topics  # noqa: E402
 from sep_stream.runtime.embedded import EmbeddedKafka, EmbeddedRegistry  # noqa: E402
 from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
-from tests import durations, shared_run, skips  # noqa: E402
+from tests import compiled, durations, shared_run, skips  # noqa: E402
 from tests.databases import Database, Databases, server_for_tests  # noqa: E402
 from tests.waiting import bear_with_servers  # noqa: E402
 
@@ -47,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(skips)
         if config.getoption("--record-durations"):
             config.pluginmanager.register(durations.Recorder())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile before the worker processes start, which would each do it."""
+    if not shared_run.is_worker(session.config) and not session.config.option.collectonly:
+        compiled.compile_once()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +14,11 @@ from sep_stream.runtime.embedded import registry as embedded
 from sep_stream.runtime.embedded.daemon import HOST
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.settings import Settings
-from sep_stream.stores.schema_registry import SchemaRegistry
-from tests.waiting import PATIENCE_S, bear_with_servers
+from tests.waiting import bear_with_servers
 
 
 def quiet(message: str) -> None:
     """Progress is not looked at."""
-
-
-def connected(registry: EmbeddedRegistry) -> SchemaRegistry:
-    address = registry.address()
-    assert address is not None
-    return SchemaRegistry(address)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,22 +44,6 @@ def test_it_listens_on_loopback_alone_whatever_the_environment_says(registry: Em
     process = psutil.Process(registry.status().pid)
     listening = {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
     assert {ip.removeprefix("::ffff:") for ip in listening} == {HOST}
-
-
-@pytest.mark.integration
-def test_what_it_has_answered_outlives_a_kill(registry: EmbeddedRegistry, prefix: str) -> None:
-    subject, text = f"{prefix}killed-value", json.dumps({"type": "enum", "name": "E", "symbols": [prefix[:-1]]})
-    with connected(registry) as before:
-        schema_id = before.add(subject, text)
-        process = psutil.Process(registry.status().pid)
-        process.kill()
-        process.wait(PATIENCE_S)
-    address = registry.start(quiet)
-    with connected(registry) as after:
-        found = after.find(subject, text)
-    assert found is not None
-    assert found.schema_id == schema_id
-    assert address in after.address.url
 
 
 def test_without_one_that_runs_there_is_no_address(tmp_path: Path) -> None:

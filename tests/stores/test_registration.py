@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -32,6 +33,7 @@ from sep_stream.sources.publisher import Publisher
 from sep_stream.stores.registration import Subject, register_all
 from sep_stream.stores.schema_registry import RefusedError, SchemaRegistry
 from sep_stream.stores.schemas import declared_schemas, schemas_in_force
+from tests.waiting import PATIENCE_S
 from tests.worker.harness import SMALL, TOPOLOGY, publish, raw, run_until_caught_up
 from tests.worker.markets import SEED, quotes
 
@@ -280,6 +282,20 @@ def test_a_log_written_before_the_registry_came_is_read_by_everything_after(
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
     assert len(lines) == len(bars), shown.output
     assert all("index" in line for line in lines)
+
+
+def test_what_it_has_answered_outlives_a_kill(secured: EmbeddedRegistry, prefix: str) -> None:
+    subject, text = f"{prefix}killed-value", json.dumps({"type": "enum", "name": "E", "symbols": [prefix[:-1]]})
+    with SchemaRegistry(address_of(secured, "admin")) as before:
+        schema_id = before.add(subject, text)
+        process = psutil.Process(secured.status().pid)
+        process.kill()
+        process.wait(PATIENCE_S)
+    secured.start(quiet, secure=True)
+    with SchemaRegistry(address_of(secured, "admin")) as after:
+        found = after.find(subject, text)
+    assert found is not None
+    assert found.schema_id == schema_id
 
 
 def test_who_may_not_register_is_told_who_may(secured: EmbeddedRegistry, prefix: str) -> None:
