@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from sep_stream.cli import cli
 from sep_stream.errors import SepError
-from tests.cli.commands import NOWHERE, run
+from tests.cli.commands import NOWHERE, finish, start
 from tests.cli.test_offline import candles, points
 
 FILES = ["report.html", "signals.parquet", "summary.json", "trades.parquet"]
@@ -135,8 +135,9 @@ def test_the_look_ahead_guard_passes(market: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_is_refused_in_words(
-    market: Path, tmp_path: Path, args: tuple[str, ...], code: int, told: str
+    market: Path, tmp_path: Path, args: tuple[str, ...], code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()  # a broker that is nowhere is not waited for
     (tmp_path / "bad.toml").write_text("speed = 3\n")
     found, out, err = backtest(*args, cwd=tmp_path)
     assert (found, out) == (code, ""), err
@@ -150,9 +151,10 @@ def test_a_disk_that_fills_leaves_what_was_there(market: Path, tmp_path: Path) -
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, limits[1]))
     try:
-        code, _, err = run("backtest", market, *ASKED, "--slippage", 2, cwd=tmp_path, **QUICK)
+        command = start("backtest", market, *ASKED, "--slippage", 2, cwd=tmp_path, **QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    code, _, err = finish(command)
     assert code == 1
     assert "File too large" in err
     assert left(tmp_path / "backtest") == FILES

@@ -67,7 +67,8 @@ def test_status_tells_the_version_and_what_is_held(make_database: Callable[[], D
     assert "2024-02-05 00:00 … 2024-02-05 00:00" in stdout
 
 
-def test_status_and_doctor_tell_what_is_pending(database: Databases) -> None:
+def test_status_and_doctor_tell_what_is_pending(database: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # a broker that is nowhere is not waited for
     fresh = database.empty()
     stdout, _ = db("status", at=fresh)
     assert f"version 0, 0 migrations applied, {len(FILES)} pending" in stdout
@@ -110,6 +111,7 @@ def test_without_a_server_the_remedy_is_told(tmp_path: Path) -> None:
     assert "word" not in stderr
 
 
+@pytest.mark.slow
 def test_up_starts_it_migrated_and_down_wipes_it(tmp_path: Path) -> None:
     try:
         code, stdout, stderr = finish(start("up", "--with", "postgres", cwd=tmp_path), timeout_s=600)

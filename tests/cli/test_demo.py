@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sep_stream.demo.story import _explain_no_model
+from sep_stream.demo.story import _explain_no_model, _worker
+from sep_stream.errors import DependencyError
+from sep_stream.runtime.settings import Settings
 from sep_stream.scoring.model import ModelParameters
+from sep_stream.worker.runner import STAGES
+from tests.waiting import until
 
-from .commands import finish, run, start
+from .commands import NOWHERE, finish, run, start
 
 pytestmark = pytest.mark.integration
 
@@ -119,6 +123,16 @@ def test_too_few_quotes_for_a_model_say_how_many_bars_one_needs_and_the_stack_is
         assert run("down", "--data-dir", demo, cwd=tmp_path)[0] == 0
 
 
+def test_a_worker_that_ended_is_told_with_its_exit_code_and_log(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with _worker(Settings.load(brokers=NOWHERE), STAGES, log, Console(file=StringIO())) as check:
+        with pytest.raises(DependencyError) as error:
+            until(check)
+        assert str(error.value) == f"the worker ended with exit code 1; see {log}"
+    assert NOWHERE in log.read_text()
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_at_once(tmp_path: Path) -> None:
     process = start("demo", "--days", 8, cwd=tmp_path)
     assert process.stdout is not None

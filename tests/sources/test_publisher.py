@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +14,13 @@ from sep_stream.market.avro import load_schemas
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch
 from sep_stream.market.partitioner import partition_for
-from sep_stream.runtime import topics
-from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
-from sep_stream.sources import publisher as publishing
 from sep_stream.sources.publisher import DeliveryError, Publisher
 from sep_stream.sources.synthetic import synthetic_candles
-from tests.waiting import PATIENCE_S, slow_bound_s
 
 pytestmark = pytest.mark.integration
 
@@ -73,30 +67,3 @@ def test_records_lie_where_any_kafka_client_would_put_them(make_settings: Callab
 def test_an_event_far_in_the_future_is_refused(make_settings: Callable[..., Settings], prefix: str) -> None:
     with pytest.raises(DeliveryError, match="over a day in the future"), publisher(make_settings(prefix)) as p:
         p.publish(quote(int(time.time()) + 3 * 86_400))
-
-
-def test_a_broker_that_goes_is_told_within_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kafka = EmbeddedKafka(tmp_path)
-    address = kafka.start(lambda message: None)
-    settings = Settings.load(brokers=address, prefix="x.", partitions=1)
-    try:
-        topics.create(settings, TOPOLOGY)
-        p = publisher(settings)
-        p.publish(candles())
-        p.flush(PATIENCE_S)
-        first = p.acknowledged
-    finally:
-        kafka.stop()
-    monkeypatch.undo()
-    assert publishing.SILENCE_S_MAX < 10
-    begun_s = time.monotonic()
-    p.publish(candles())
-    with pytest.raises(DeliveryError) as error:
-        p.flush()
-    assert time.monotonic() - begun_s < slow_bound_s(publishing.SILENCE_S_MAX + publishing.PURGE_S_MAX)
-    assert f"no answer for {publishing.SILENCE_S_MAX:.0f} s" in str(error.value)
-    assert address in str(error.value)
-    assert "sep-stream up" in str(error.value)
-    assert p.acknowledged == first
-    assert error.value.acknowledged == first
-    assert {u.instrument: u.count for u in error.value.untaken} == Counter(p.symbols(candles()))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -18,7 +17,6 @@ from sep_stream.history import EventLog
 from sep_stream.market.avro import load_schemas
 from sep_stream.market.events import EventBatch, Kind, Reason
 from sep_stream.runtime import topics
-from sep_stream.runtime.embedded import EmbeddedKafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.settings import Settings
@@ -26,7 +24,6 @@ from sep_stream.runtime.topology import Topology
 from sep_stream.sources import publisher
 from sep_stream.sources.publisher import DeliveryError
 from sep_stream.sources.tick_producer import TickProducer
-from tests.waiting import PATIENCE_S
 from tests.worker.harness import raw
 
 pytestmark = pytest.mark.integration
@@ -226,30 +223,6 @@ def test_after_a_refused_event_nothing_later_is_taken(
     first = len(taken) + (len(taken) == 1_000)  # the refused one's own time is days later
     assert untaken.event_time == AT + timedelta(milliseconds=first)
     assert f"{untaken.count:,} of EUR/USD from" in str(caught.value)
-
-
-def test_a_broker_that_is_gone_is_told_with_the_events_that_it_did_not_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publisher, "QUEUE_MESSAGES_MAX", 1_000)
-    kafka = EmbeddedKafka(tmp_path)
-    try:
-        settings = Settings.load(brokers=kafka.start(lambda message: None), prefix="x.", partitions=1)
-        topics.create(settings, TOPOLOGY)
-        producer = TickProducer(settings, "feed")
-        producer.publish(many(500))
-        assert producer.flush(PATIENCE_S) == 500
-    finally:
-        kafka.stop()
-    monkeypatch.setattr(publisher, "SILENCE_S_MAX", 1.0)
-    with pytest.raises(DeliveryError, match="does not take events: no answer for 1 s") as caught:
-        producer.publish(EventBatch.concatenate([many(900, 1), many(2_500)]))  # more than the queue holds
-    assert caught.value.acknowledged == 500
-    assert {u.instrument: (u.count, u.event_time) for u in caught.value.untaken} == {
-        "GBP/USD": (900, AT),
-        "EUR/USD": (2_500, AT),
-    }
-    assert "not sent" in str(caught.value)
 
 
 def test_a_flush_that_takes_too_long_ends_the_producer(

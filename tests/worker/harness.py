@@ -33,8 +33,10 @@ from tests.waiting import PATIENCE_S, until
 TOPOLOGY = Topology.load()
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 OUTPUTS = ("bars", "windows", "metrics", "signals", "patterns", "trading.results", "late", "dead.letters")
-SMALL = {"history": 12, "forward": 8, "samples": 4}
+WINDOW = {"history": 12, "forward": 8, "samples": 4}
 """Window parameters that fill within minutes."""
+SMALL = WINDOW | {"partitions": 2}
+"""Beside them two partitions, for the run's broker bears many topics: `markets.SYMBOLS` lie in both."""
 RECOVERED = '"state recovered"'
 """What the log says once a convert stage has a partition's state."""
 COLD_S_MAX = 600
@@ -62,13 +64,16 @@ def put_in_force(settings: Settings, model: Model, symbols: Sequence[str], from_
 
 
 @contextmanager
-def worker(settings: Settings, *flags: str, **environment: str) -> Iterator[Forked]:
-    """A worker process, ended with its children at the end of the block. Its log goes to data_dir/worker.log."""
+def worker(settings: Settings, *flags: str, patient: bool = True, **environment: str) -> Iterator[Forked]:
+    """A worker process, ended with its children at the end of the block. Its log goes to data_dir/worker.log.
+
+    patient: it waits for its servers as long as a slow machine needs, and not as long as the program's own limits say
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment}
     log = settings.data_dir / "worker.log"
     log.touch()
-    process = Forked(["worker", *flags], variables, Path.cwd(), log, log, patient=True)
+    process = Forked(["worker", *flags], variables, Path.cwd(), log, log, patient)
     try:
         yield process
     finally:

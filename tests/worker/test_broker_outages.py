@@ -21,7 +21,6 @@ from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources import publisher
-from sep_stream.worker.runner import BROKER_SILENCE_S_MAX
 from tests.worker.harness import (
     COLD_S_MAX,
     RECOVERED,
@@ -37,6 +36,9 @@ from tests.worker.markets import SEED, STEPS, play_all, steps
 from tests.worker.test_groups import assert_same
 
 pytestmark = pytest.mark.integration
+
+REQUEST_TIMEOUT_S = log_reader.REQUEST_TIMEOUT_S
+"""A worker lives through every outage that is shorter."""
 
 
 def quiet(message: str) -> None:
@@ -92,7 +94,7 @@ def test_a_broker_that_comes_back_changes_nothing(
 
     gone = threading.Event()
     threads = [threading.Thread(target=target) for target in (go_and_come_back, ask_meanwhile)]
-    with worker(settings) as process:
+    with worker(settings, patient=False) as process:
         for number, step in enumerate(steps(settings, SEED, STEPS)):
             if number == STEPS // 2:
                 await_log(settings, process, RECOVERED)
@@ -105,7 +107,7 @@ def test_a_broker_that_comes_back_changes_nothing(
             thread.join(COLD_S_MAX)
             assert not thread.is_alive()
         # On a machine with much else to do a broker takes longer to come back than a worker's patience.
-        assert process.poll() is None or outages_s[0] > BROKER_SILENCE_S_MAX, log_of(settings)[-3000:]
+        assert process.poll() is None or outages_s[0] > REQUEST_TIMEOUT_S, log_of(settings)[-3000:]
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
     assert asked == [0]
@@ -140,7 +142,10 @@ def test_a_long_outage_ends_the_worker_and_a_supervised_one_comes_back(
 ) -> None:
     alone = settings.model_copy(update={"data_dir": tmp_path / "alone", "models_url": settings.models_root()})
     play_all(settings, SEED, STEPS)
-    with worker(settings, "--processes", "1") as supervisor, worker(alone, "--stages", "convert") as process:
+    with (
+        worker(settings, "--processes", "1") as supervisor,
+        worker(alone, "--stages", "convert", patient=False) as process,
+    ):
         await_log(alone, process, RECOVERED)
         kill(kafka)
         assert process.wait(COLD_S_MAX) == 1
@@ -190,7 +195,7 @@ def test_a_full_disk_of_the_broker_ends_the_worker_and_loses_nothing(
         ballast = small_disk / "ballast"
         if not at_work:
             fill(ballast)
-        with worker(settings) as process:
+        with worker(settings, patient=False) as process:
             if at_work:
                 await_log(settings, process, RECOVERED)
                 fill(ballast)
@@ -200,7 +205,9 @@ def test_a_full_disk_of_the_broker_ends_the_worker_and_loses_nothing(
         ballast.unlink()
         assert kafka.start(quiet) == settings.brokers
         if not at_work:
-            committed = LogReader(settings).committed(f"{prefix}convert", f"{prefix}market.events", range(8))
+            committed = LogReader(settings).committed(
+                f"{prefix}convert", f"{prefix}market.events", range(settings.partitions)
+            )
             assert committed == {}
         run_until_caught_up(settings)
         assert_same(settings, undisturbed)

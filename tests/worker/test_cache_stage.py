@@ -62,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def deployment(server: EmbeddedRedis, make_settings: Callable[..., Settings], prefix: str) -> Settings:
-    return make_settings(prefix, partitions=2, redis_url=url_of(server, "cache"), **SMALL)
+    return make_settings(prefix, redis_url=url_of(server, "cache"), **SMALL)
 
 
 def url_of(server: EmbeddedRedis, role: str) -> str:
@@ -292,7 +292,7 @@ def times_ms(settings: Settings, topic: str) -> list[int]:
 def test_values_expire_so_long_after_their_record(
     server: EmbeddedRedis, make_settings: Callable[..., Settings], prefix: str
 ) -> None:
-    long = make_settings(prefix, partitions=2, redis_url=url_of(server, "cache"), cache_ttl_s=3_600, **SMALL)
+    long = make_settings(prefix, redis_url=url_of(server, "cache"), cache_ttl_s=3_600, **SMALL)
     latest = Latest(long)
     latest.send(5)
     run(long, "rebuild")
