@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from sep_stream.cli import cli
 from sep_stream.errors import SepError
+from sep_stream.runtime import log_reader
 from tests.cli.commands import NOWHERE, finish, start
 from tests.cli.test_offline import candles, points
 
@@ -137,7 +138,7 @@ def test_the_look_ahead_guard_passes(market: Path, tmp_path: Path) -> None:
 def test_what_can_not_be_is_refused_in_words(
     market: Path, tmp_path: Path, args: tuple[str, ...], code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # a broker that is nowhere is not waited for
+    monkeypatch.setattr(log_reader, "REQUEST_TIMEOUT_S", 1.0)  # for the broker that is nowhere
     (tmp_path / "bad.toml").write_text("speed = 3\n")
     found, out, err = backtest(*args, cwd=tmp_path)
     assert (found, out) == (code, ""), err
