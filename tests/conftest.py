@@ -67,8 +67,8 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are CPUs, as tests wait for servers now and then."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two processes more than there are CPUs, as tests wait for servers now and then."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

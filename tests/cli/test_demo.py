@@ -69,10 +69,9 @@ def assert_the_full_story_of_a_made_up_market(out: str) -> None:
     assert re.fullmatch(r"p50 \d+ ms, p99 \d+ ms", shown["event to signal, paced part"])
 
 
-@pytest.mark.slow
 def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
     """Without stores and without TLS; `test_stores` tells it with both."""
-    code, out, err = run("demo", "--days", 8, "--seed", 3, cwd=tmp_path)
+    code, out, err = finish(start("demo", "--days", 8, "--seed", 3, cwd=tmp_path))
     assert code == 0, err
     assert_the_full_story_of_a_made_up_market(out)
     assert "Try next:" in out
@@ -81,6 +80,7 @@ def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
     assert "no embedded Kafka runs" in status
 
 
+@pytest.mark.slow
 def test_two_days_of_candles_give_m1_signals_and_say_why_the_others_hold(tmp_path: Path) -> None:
     file = candles(tmp_path / "candles.csv", 2_400)
     code, out, err = finish(start("demo", file, "--instrument", "EUR/USD", cwd=tmp_path))

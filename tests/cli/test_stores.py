@@ -16,6 +16,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server, which TLS takes")
 def test_what_the_demo_makes_is_in_database_and_cache_over_tls(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "demo"

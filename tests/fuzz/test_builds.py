@@ -28,6 +28,7 @@ def run_plain(seed: int, count: int) -> subprocess.CompletedProcess[str]:
     return run("tests.fuzz.plain", seed, count, NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.slow
 def test_no_string_makes_compiled_code_leave_its_arrays(tmp_path: Path) -> None:
     done = run_checked(tmp_path, 11, FEW)
     assert done.returncode == 0, done.stderr

@@ -65,6 +65,7 @@ def makers(settings: Settings) -> set[bytes]:
     return {headers["made-by"].split(b"@")[0] for *_, headers in raw(settings, "metrics")}
 
 
+@pytest.mark.slow
 def test_a_log_made_on_the_gpu_is_that_of_the_cpu_also_after_its_device_failed(
     broker: str, tmp_path: Path, prefix: str
 ) -> None:

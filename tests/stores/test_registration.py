@@ -284,6 +284,7 @@ def test_a_log_written_before_the_registry_came_is_read_by_everything_after(
     assert all("index" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_it_has_answered_outlives_a_kill(secured: EmbeddedRegistry, prefix: str) -> None:
     subject, text = f"{prefix}killed-value", json.dumps({"type": "enum", "name": "E", "symbols": [prefix[:-1]]})
     with SchemaRegistry(address_of(secured, "admin")) as before:

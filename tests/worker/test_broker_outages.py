@@ -113,6 +113,7 @@ def test_a_broker_that_comes_back_changes_nothing(
     assert asked == [0]
 
 
+@pytest.mark.slow
 def test_bulk_reads_go_on_where_they_were_when_the_broker_comes_back(
     kafka: EmbeddedKafka, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ def assert_same(settings: Settings, expected: Records) -> None:
         assert set(found[topic]) == set(expected[topic]), topic
 
 
-@pytest.mark.parametrize("fetch_records", [pytest.param(1, marks=pytest.mark.slow), 61])
+@pytest.mark.slow
+@pytest.mark.parametrize("fetch_records", [1, 61])
 def test_the_size_of_fetches_changes_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, fetch_records: int
 ) -> None:
@@ -53,6 +54,7 @@ def test_the_size_of_fetches_changes_nothing(
     assert found == undisturbed  # and nothing twice
 
 
+@pytest.mark.slow
 def test_two_supervised_processes_make_the_same_records(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
 ) -> None:
@@ -62,6 +64,7 @@ def test_two_supervised_processes_make_the_same_records(
     assert_same(settings, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_worker_joining_and_leaving_changes_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from tests.worker.markets import assert_same_events_gave_the_same
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_a_worker_on_a_replayed_prefix_makes_the_same_records(
     calm: Settings, undisturbed: Records, prefix: str, tmp_path: Path
 ) -> None:
