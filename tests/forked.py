@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ class Forked:
 
     arguments: of the command line, without the program · environment: all of its variables
     stdout, stderr: files that it appends to · patient: it waits for servers as long as a slow machine needs
+    before: called in the process before the command runs; a function of a module, perhaps with arguments (`partial`)
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Forked:
         stdout: Path,
         stderr: Path,
         patient: bool = False,
+        before: Callable[[], None] | None = None,
     ) -> None:
-        given = (arguments, dict(environment), str(cwd), str(stdout), str(stderr), patient)
+        given = (arguments, dict(environment), str(cwd), str(stdout), str(stderr), patient, before)
         self._process = _CONTEXT.Process(target=_run, args=given, daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -72,7 +74,15 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str, patient: bool) -> None:
+def _run(
+    arguments: list[str],
+    environment: dict[str, str],
+    cwd: str,
+    stdout: str,
+    stderr: str,
+    patient: bool,
+    before: Callable[[], None] | None,
+) -> None:
     """Become the command. What a new process has from its start is set here."""
     assert "tests.preloaded" in sys.modules, "the process that this one is a copy of could not import tests.preloaded"
     for number, path in ((1, stdout), (2, stderr)):
@@ -86,6 +96,8 @@ def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: st
     sys.argv = ["sep-stream", *arguments]
     if patient:
         bear_with_servers(pytest.MonkeyPatch())
+    if before is not None:
+        before()
     from sep_stream.cli import main
 
     main()

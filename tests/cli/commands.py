@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -49,18 +50,30 @@ def finish(process: subprocess.Popen[str], timeout_s: float = RUN_S_MAX) -> tupl
     return process.returncode, stdout, stderr
 
 
+def begin(
+    *args: object, cwd: Path, before: Callable[[], None] | None = None, **environment: str
+) -> Callable[[], tuple[int, str, str]]:
+    """Start the command, forked (see `tests.forked`); returns what waits for its exit code, stdout and stderr."""
+    folder = TemporaryDirectory()
+    out, err = Path(folder.name) / "out", Path(folder.name) / "err"
+    out.touch()
+    err.touch()
+    process = Forked([*map(str, args)], variables(cwd, **environment), cwd, out, err, before=before)
+
+    def end() -> tuple[int, str, str]:
+        with folder:
+            try:
+                code = process.wait(RUN_S_MAX)
+            finally:
+                process.kill()
+            return code, out.read_text(), err.read_text()
+
+    return end
+
+
 def run(*args: object, cwd: Path, **environment: str) -> tuple[int, str, str]:
-    """Run the command to its end; returns exit code, stdout and stderr. It is forked: see `tests.forked`."""
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        out.touch()
-        err.touch()
-        process = Forked([*map(str, args)], variables(cwd, **environment), cwd, out, err)
-        try:
-            code = process.wait(RUN_S_MAX)
-        finally:
-            process.kill()
-        return code, out.read_text(), err.read_text()
+    """Run the command to its end, forked; returns exit code, stdout and stderr."""
+    return begin(*args, cwd=cwd, **environment)()
 
 
 def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:

@@ -16,7 +16,7 @@ from sep_stream.runtime.embedded.postgres import OWNER, EmbeddedPostgres
 from sep_stream.runtime.resources import resource
 from sep_stream.stores.database import INGEST, READ
 from sep_stream.stores.migrations import PLAIN, load_migrations
-from tests.cli.commands import NOWHERE, finish, run, start
+from tests.cli.commands import NOWHERE, begin, finish, run, start
 from tests.databases import BAR, Database, Databases
 from tests.waiting import until
 
@@ -98,14 +98,14 @@ def test_a_role_that_may_not_is_told(make_database: Callable[[], Database], comm
 def test_without_a_server_the_remedy_is_told(tmp_path: Path) -> None:
     """All at once: each imports much."""
     url = f"postgresql://me:word@{NOWHERE}/sep"
-    embedded = {words: start("db", words, cwd=tmp_path) for words in ("migrate", "status", "refresh")}
-    named = start("db", "status", cwd=tmp_path, SEP_DATABASE_URL=url)
+    embedded = {words: begin("db", words, cwd=tmp_path) for words in ("migrate", "status", "refresh")}
+    named = begin("db", "status", cwd=tmp_path, SEP_DATABASE_URL=url)
     for process in embedded.values():
-        assert finish(process) == (1, "", (
+        assert process() == (1, "", (
             f"sep-stream: no database: the embedded PostgreSQL of {tmp_path / 'data'} does not run; start it with "
             "`sep-stream up --with postgres`, or name yours with database_url (SEP_DATABASE_URL)\n"
         ))  # fmt: skip
-    code, stdout, stderr = finish(named)
+    code, stdout, stderr = named()
     assert (code, stdout) == (1, "")
     assert stderr.startswith(f"sep-stream: PostgreSQL at {NOWHERE}, database sep: no PostgreSQL answers there")
     assert "word" not in stderr

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from sep_stream.market.events import REASON_TEXT, Reason
 from sep_stream.market.partitioner import partition_for
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
-from tests.cli.commands import NOWHERE, finish, start
+from tests.cli.commands import NOWHERE, begin
 from tests.cli.refusals import SCHEMAS, T0_S, TOPOLOGY, Sender, quote
 from tests.worker.harness import log_of, run_until_caught_up
 
@@ -281,26 +280,24 @@ def test_only_events_are_requeued(make_settings: MakeSettings, prefix: str) -> N
     assert requeued(settings, "--all-matching")["published"] == 1
 
 
-DIES = """
-import os, signal, sys
-from sep_stream.history import transactions
-class Dies(transactions.Producer):
-    def commit_transaction(self, *timeout):
-        self.flush(60)
-        if {committed}:
-            super().commit_transaction(*timeout)
-        os.kill(os.getpid(), signal.SIGKILL)
-transactions.Producer = Dies
-from sep_stream.cli import cli
-cli(sys.argv[1:])
-"""
+def dies(committed: bool) -> None:
+    """Have this process killed at its first commit of a transaction, before or after it."""
+
+    class Dies(transactions.Producer):  # type: ignore[misc, name-defined]
+        def commit_transaction(self, *timeout: float) -> None:
+            self.flush(60)
+            if committed:
+                super().commit_transaction(*timeout)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    transactions.Producer = Dies  # type: ignore[attr-defined]
 
 
 def die_requeueing(settings: Settings, ref: str, committed: bool) -> None:
-    args = [sys.executable, "-c", DIES.format(committed=committed), "dlq", "requeue", ref, "--yes"]
-    environment = {**os.environ, **settings.environment()}
-    died = subprocess.run(args, env=environment, capture_output=True, timeout=180, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    requeue = ("dlq", "requeue", ref, "--yes")
+    died = begin(*requeue, cwd=Path.cwd(), before=partial(dies, committed), **settings.environment())
+    code, _, err = died()
+    assert code == -signal.SIGKILL, err
 
 
 @integration
@@ -310,11 +307,7 @@ def test_a_requeue_killed_between_sending_and_remembering_publishes_once(
 ) -> None:
     settings = make_settings(prefix)
     ref = Sender(settings).misplaced("EUR/USD", 0)
-    args = [sys.executable, "-c", DIES.format(committed=committed), "dlq", "requeue", ref, "--yes"]
-    died = subprocess.run(
-        args, env={**os.environ, **settings.environment()}, capture_output=True, timeout=180, check=False
-    )
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    die_requeueing(settings, ref, committed)
     assert requeued(settings, ref)["published"] == (0 if committed else 1)
     assert requeued(settings, ref)["published"] == 0
     assert events(settings, b"EUR/USD") == [quote("EUR/USD", 0)]
@@ -423,9 +416,9 @@ def test_a_prefix_without_the_topics_names_the_remedy(broker: str, prefix: str, 
 
 def test_a_broker_that_is_gone_is_told_with_the_remedy(tmp_path: Path) -> None:
     """Both at once: each waits for an answer that does not come."""
-    running = [start("dlq", *args, "--brokers", NOWHERE, cwd=tmp_path) for args in (["list"], ["requeue", "late/0/0"])]
-    for process in running:
-        code, stdout, stderr = finish(process)
+    running = [begin("dlq", *args, "--brokers", NOWHERE, cwd=tmp_path) for args in (["list"], ["requeue", "late/0/0"])]
+    for end in running:
+        code, stdout, stderr = end()
         assert (code, stdout) == (1, "")
         assert NOWHERE in stderr
         assert "sep-stream up" in stderr

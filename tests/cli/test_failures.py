@@ -14,7 +14,7 @@ import pytest
 
 from sep_stream.runtime import log_reader, topics
 from sep_stream.sources import publisher
-from tests.cli.commands import NOWHERE, children_cpu_s, finish, run, start, variables
+from tests.cli.commands import NOWHERE, begin, children_cpu_s, finish, run, start, variables
 from tests.waiting import PATIENCE_S, slow_bound_s, until
 
 T0 = 1_707_091_200  # 2024-02-05T00:00:00Z
@@ -44,9 +44,9 @@ def test_a_broker_that_is_gone_is_told_in_time_with_address_and_remedy(tmp_path:
     """All at once: each waits for an answer that does not come. Their own work is allowed for: they share few cores."""
     assert max(LIMITS_S) < SECONDS_MAX
     begun_s, used_s = time.monotonic(), children_cpu_s()
-    running = {name: start(*name.split(), "--brokers", NOWHERE, cwd=tmp_path) for name in NEEDING_A_BROKER}
-    for name, process in running.items():
-        code, stdout, stderr = finish(process)
+    running = {name: begin(*name.split(), "--brokers", NOWHERE, cwd=tmp_path) for name in NEEDING_A_BROKER}
+    for name, end in running.items():
+        code, stdout, stderr = end()
         assert code == 1, name
         assert NOWHERE in stdout + stderr, name
         assert "sep-stream up" in stdout + stderr, name

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from sep_stream.runtime import topics
 from sep_stream.runtime.log_reader import LogReader, Record
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources.synthetic import synthetic_candles
+from tests.cli.commands import begin
 from tests.cli.refusals import SCHEMAS, T0_S, TOPOLOGY, Sender, quote
 from tests.waiting import until
 from tests.worker.harness import publish
@@ -149,23 +149,28 @@ def test_offsets_are_meant_for_each_partition(source: Settings, make_target: Mak
     assert content(records(target)) == content([r for r in records(source) if 10 <= r.offset < 25])
 
 
-DIES = """
-import os, signal, sys
-from sep_stream.history import replay, transactions
-replay.TRANSACTION_RECORDS_MAX = 1000
-class Dies(transactions.Producer):
+def dies(committed: bool) -> None:
+    """Have this process killed at its fourth commit of a transaction, before or after it."""
     commits = 0
-    def commit_transaction(self, *timeout):
-        self.flush(60)
-        Dies.commits += 1
-        if Dies.commits < 4 or {committed}:
-            super().commit_transaction(*timeout)
-        if Dies.commits == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-transactions.Producer = Dies
-from sep_stream.cli import cli
-cli(sys.argv[1:])
-"""
+
+    class Dies(transactions.Producer):  # type: ignore[misc, name-defined]
+        def commit_transaction(self, *timeout: float) -> None:
+            nonlocal commits
+            self.flush(60)
+            commits += 1
+            if commits < 4 or committed:
+                super().commit_transaction(*timeout)
+            if commits == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    replaying.TRANSACTION_RECORDS_MAX = 1_000  # type: ignore[misc]
+    transactions.Producer = Dies  # type: ignore[attr-defined]
+
+
+def die_replaying(source: Settings, target: Settings, committed: bool) -> None:
+    words = ("replay", "--to-prefix", target.prefix)
+    code, _, err = begin(*words, cwd=Path.cwd(), before=partial(dies, committed), **source.environment())()
+    assert code == -signal.SIGKILL, err
 
 
 @integration
@@ -174,11 +179,7 @@ def test_a_killed_replay_goes_on_without_loss_or_repeat(
     source: Settings, make_target: MakeTarget, committed: bool
 ) -> None:
     target = make_target()
-    args = [sys.executable, "-c", DIES.format(committed=committed), "replay", "--to-prefix", target.prefix]
-    died = subprocess.run(
-        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=180, check=False
-    )
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    die_replaying(source, target, committed=committed)
     told = replayed(source, "--to-prefix", target.prefix)
     expected = content(records(source))
     assert told["records"] == len(expected) - (4_000 if committed else 3_000)
@@ -198,11 +199,7 @@ def test_a_killed_replay_to_another_partition_count_goes_on_with_each_key_in_its
     source: Settings, make_target: MakeTarget, partitions: int
 ) -> None:
     target = make_target(partitions=partitions)
-    args = [sys.executable, "-c", DIES.format(committed=True), "replay", "--to-prefix", target.prefix]
-    died = subprocess.run(
-        args, env={**os.environ, **source.environment()}, capture_output=True, timeout=180, check=False
-    )
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    die_replaying(source, target, committed=True)
     before = records(source)
     assert replayed(source, "--to-prefix", target.prefix)["records"] == len(before) - 4_000
     after = records(target)

@@ -103,6 +103,7 @@ def golden(shared_data: Path) -> Golden:
     return Golden(expected, candles, train(bars, WINDOW, cut_s))
 
 
+@pytest.mark.slow
 def test_libraries_of_real_candles_match(golden: Golden) -> None:
     for timeframe, expected in golden.expected["libraries"].items():
         library = golden.model.libraries[(golden.expected["instrument"], timeframe)]
@@ -123,6 +124,7 @@ class Selective(Pipeline):
             super()._window(window)
 
 
+@pytest.mark.slow
 def test_signals_of_real_candles_match(golden: Golden) -> None:
     symbol, model = golden.expected["instrument"], golden.model
     expected = {

@@ -193,9 +193,9 @@ def test_the_pipeline_runs_with_a_user_for_each_stage(secured: Secured, tmp_path
 
 def test_one_process_of_several_stages_is_a_user_of_its_own(secured: Secured) -> None:
     """Its log in, its rights and its groups are good: it starts and stops in order."""
+    settings = {f"SEP_{name.upper()}": str(value) for name, value in (SMALL | {"partitions": PARTITIONS}).items()}
     process = start("worker", "--stages", "convert,metrics", "--until-caught-up", cwd=secured.data_dir.parent,
-                    SEP_DATA_DIR=str(secured.data_dir), SEP_PARTITIONS=str(PARTITIONS),
-                    **{f"SEP_{name.upper()}": str(value) for name, value in SMALL.items()})  # fmt: skip
+                    SEP_DATA_DIR=str(secured.data_dir), **settings)  # fmt: skip
     code, stdout, stderr = finish(process)
     assert code == 0, stderr
     assert secured.names_no_secret(stdout + stderr)

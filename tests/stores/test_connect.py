@@ -38,7 +38,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
-BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (12_000, 1_200)
+BARS, OTHERS = (100_000, 10_000) if "SEP_TEST_FULL_SIZE" in os.environ else (4_000, 400)
 OUTAGE_S = 2
 SCHEMAS = load_schemas(resource("schemas") / "avro")
 SYMBOLS = ("EUR/USD", "USD/JPY", "AUD/USD", "CLZ6")
