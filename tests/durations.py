@@ -89,8 +89,11 @@ class Recorder:
         ran: dict[str, float] = defaultdict(float)
         for test, seconds in self._seconds.items():
             ran[test.split("::")[0]] += seconds
-        files = kept.files | {name: File(functions[name], round(seconds, 1)) for name, seconds in ran.items()}
-        slowest = {test: s for test, s in kept.slowest.items() if test.split("::")[0] not in ran}
+        every_file_ran = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+        others = dict.fromkeys(functions, 0.0) if every_file_ran else {}  # those of which all tests are slow
+        seconds_by_file = others | ran
+        files = kept.files | {name: File(functions[name], round(s, 1)) for name, s in seconds_by_file.items()}
+        slowest = {test: s for test, s in kept.slowest.items() if test.split("::")[0] not in seconds_by_file}
         slowest |= {test: round(s, 1) for test, s in self._seconds.items() if s >= SLOW_S}
         Durations(
             measured=_described(config),

@@ -16,7 +16,7 @@ from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers, ssl_con
 from sep_stream.runtime.settings import Settings
 
 FIRST_WAIT_S: Final = 1.0
-"""After so long without an answer the reason is looked for; only where it may pass is the rest of the time waited."""
+"""After so long without an answer the reason is looked for; only where it may pass is it asked again, and longer."""
 PROBE_S_MAX: Final = 2.0
 _RETRY_S: Final = 0.1
 _PASSING: Final = frozenset({
@@ -87,7 +87,8 @@ class Asker:
                 if not passing or left_s <= 0:
                     raise
             time.sleep(_RETRY_S)
-            wait_s = max(_RETRY_S, left_s)
+            # A request that was made while the broker was away can miss its return: ask again, with growing patience.
+            wait_s = max(_RETRY_S, min(2 * wait_s, left_s))
 
     def _may_pass(self, error: KafkaException) -> bool:
         """Raises DependencyError for what does not pass and has a certain reason."""

@@ -192,9 +192,7 @@ def test_a_killed_replay_goes_on_without_loss_or_repeat(
 
 
 @integration
-@pytest.mark.parametrize(
-    "partitions", [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 20]
-)
+@pytest.mark.parametrize("partitions", [pytest.param(count, marks=pytest.mark.slow) for count in (1, 3, 20)])
 def test_a_killed_replay_to_another_partition_count_goes_on_with_each_key_in_its_place(
     source: Settings, make_target: MakeTarget, partitions: int
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_record_too_large_for_a_dead_letter_is_cut_and_does_not_stop_the_worke
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_state_that_events_made_too_large_for_a_snapshot_does_not_stop_the_worker(
     make_settings: Callable[..., Settings], prefix: str
 ) -> None:
