@@ -33,7 +33,11 @@ DECLARED: Final = (
     Skip("a small file system cannot be mounted", True, "the system lets root mount one or not"),
     Skip("only root's server is another user's", True, "shown where root runs the tests"),
     Skip("(there is no redis-server|TLS needs a redis-server|.*this needs a redis-server)", False, "Debian has it"),
-    Skip("the gpu extra is not installed", False, "`uv sync --extra gpu` brings it; it is large"),
+    Skip(
+        "(the gpu extra is not installed|the cuda engine needs CuPy)",
+        False,
+        "`uv sync --extra gpu` brings it; it is large",
+    ),
     Skip(r"no g\+\+ on this machine", False, "every distribution has it"),
     Skip("(node|npm|javac|java) is not on this machine", False, "every distribution has it"),
     Skip("(TimescaleDB|kafkajs|Java's compiler and Avro) can't be had", False, "package registries have them"),
