@@ -19,14 +19,14 @@ configure_numba_cache()  # before anything imports Numba
 
 
 def _pipeline() -> None:
-    """From the bytes of events to the bytes of windows."""
+    """Compile what turns the bytes of events into those of windows."""
     from sep_stream.worker.warm_up import warm_up
 
     warm_up(("convert",))
 
 
 def _engines() -> None:
-    """Metrics, search, trades, and the reading of files."""
+    """Compile metrics, search, trades, and the reading of files."""
     import numpy as np
 
     from sep_stream.metrics import WindowParams, compute_metrics

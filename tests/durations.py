@@ -89,7 +89,7 @@ class Recorder:
         ran: dict[str, float] = defaultdict(float)
         for test, seconds in self._seconds.items():
             ran[test.split("::")[0]] += seconds
-        every_file_ran = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+        every_file_ran = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not _is_selection(config)
         others = dict.fromkeys(functions, 0.0) if every_file_ran else {}  # those of which all tests are slow
         seconds_by_file = others | ran
         files = kept.files | {name: File(functions[name], round(s, 1)) for name, s in seconds_by_file.items()}
@@ -100,6 +100,11 @@ class Recorder:
             files={name: file for name, file in files.items() if name in functions},
             slowest={test: s for test, s in slowest.items() if test.split("::")[0] in functions},
         ).save()
+
+
+def _is_selection(config: pytest.Config) -> bool:
+    """Return whether other tests than the usual ones were asked for, by -k or -m."""
+    return bool(config.option.keyword) or config.option.markexpr != "not slow"
 
 
 def _described(config: pytest.Config) -> str:

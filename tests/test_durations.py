@@ -59,6 +59,11 @@ def test_a_record_replaces_the_files_that_ran_and_keeps_the_others(
         "tests/test_files.py": 6.0, "tests/test_threads.py": 4.0,
     }  # fmt: skip
     monkeypatch.setattr(pytestconfig, "args_source", pytest.Config.ArgsSource.TESTPATHS)
+    monkeypatch.setattr(pytestconfig.option, "keyword", "")
+    monkeypatch.setattr(pytestconfig.option, "markexpr", "slow")
+    recorder.save(pytestconfig)  # the others were not asked for
+    assert Durations.load() == found
+    monkeypatch.setattr(pytestconfig.option, "markexpr", "not slow")
     recorder.save(pytestconfig)  # of a run of every file: what did not run is slow, and takes nothing
     assert Durations.load().slowest == {"tests/test_files.py::test_new": 6.0}
     assert Durations.load().seconds == 6.0

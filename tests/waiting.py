@@ -17,6 +17,16 @@ PATIENCE_S: Final = 120.0
 _POLL_S: Final = 0.05
 
 
+class StandingClock:
+    """A stand-in for the module `time` that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
 def until(holds: Callable[[], object], shown: Callable[[], object] = lambda: "", bound_s: float = PATIENCE_S) -> None:
     """Wait until `holds` returns something true. shown: gives what a failure shows."""
     deadline_s = time.monotonic() + bound_s

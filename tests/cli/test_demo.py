@@ -57,7 +57,7 @@ def figures(output: str) -> dict[str, str]:
 
 
 def assert_the_full_story_of_a_made_up_market(out: str) -> None:
-    """With seed 3 and 8 days."""
+    """Check what the demo says of seed 3 and 8 days."""
     shown = figures(out)
     assert "SYNTHETIC market, seed 3: 8 trading days" in out
     assert "Signals of a SYNTHETIC market" in out
@@ -70,7 +70,7 @@ def assert_the_full_story_of_a_made_up_market(out: str) -> None:
 
 
 def test_the_made_up_market_tells_the_full_story(tmp_path: Path) -> None:
-    """Without stores and without TLS; `test_stores` tells it with both."""
+    """The demo runs without stores and TLS here, and with both in `test_stores`."""
     code, out, err = finish(start("demo", "--days", 8, "--seed", 3, cwd=tmp_path))
     assert code == 0, err
     assert_the_full_story_of_a_made_up_market(out)

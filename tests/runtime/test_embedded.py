@@ -74,7 +74,7 @@ def test_what_runs_is_not_wiped(kafka: EmbeddedKafka) -> None:
 def test_a_killed_broker_comes_back_with_its_data_at_its_address(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the JVM's flags from Kafka's own variables, where they are set."""
+    """Its JVM takes the flags of Kafka's own variables, where they are set."""
     address = kafka.start(quiet)
     admin = AdminClient({"bootstrap.servers": address})
     admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(60)

@@ -15,6 +15,7 @@ from sep_stream.worker import states
 from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat
 from sep_stream.worker.states import SNAPSHOT_INTERVAL_S, StateKind, States
+from tests.waiting import StandingClock
 from tests.worker.harness import SCHEMAS
 from tests.worker.memory_log import INPUT, STATE, MemoryLog, Seen, batch, in_one_thread, played
 
@@ -27,17 +28,9 @@ def no_threads() -> Iterator[None]:
         yield
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    clock = StandingClock()
     monkeypatch.setattr(states, "time", clock)
     return clock
 
@@ -182,7 +175,7 @@ def test_nothing_of_an_epoch_that_passed_during_its_recovery_is_fed() -> None:
     assert feed(found, batch([0]), batch([0], partition=1)) == {1: [0]}
 
 
-def test_a_snapshot_holds_what_was_fed_and_the_offset_behind_it(clock: Clock) -> None:
+def test_a_snapshot_holds_what_was_fed_and_the_offset_behind_it(clock: StandingClock) -> None:
     log = MemoryLog({2: [0, 1, 2, 3, 4, 7]}, high={2: 10})
     log.offset_committed[2] = 2
     found = states_of(log)
@@ -197,7 +190,7 @@ def test_a_snapshot_holds_what_was_fed_and_the_offset_behind_it(clock: Clock) ->
     assert in_snapshot(record) == (2, 10, [0, 1, 2, 3, 4, 7])
 
 
-def test_a_worker_goes_on_from_its_own_snapshot(clock: Clock) -> None:
+def test_a_worker_goes_on_from_its_own_snapshot(clock: StandingClock) -> None:
     log = log_of(6)
     found = states_of(log)
     feed(found, batch([0, 1, 2]))
@@ -209,7 +202,7 @@ def test_a_worker_goes_on_from_its_own_snapshot(clock: Clock) -> None:
     assert log.read[-1] == (0, 3, 3)
 
 
-def test_a_partition_is_saved_at_most_once_in_the_interval(clock: Clock) -> None:
+def test_a_partition_is_saved_at_most_once_in_the_interval(clock: StandingClock) -> None:
     log = MemoryLog({0: [0], 1: [0]}, high={0: 1, 1: 1})
     found = states_of(log)
     feed(found, batch([0]), batch([0], partition=1))
@@ -223,7 +216,7 @@ def test_a_partition_is_saved_at_most_once_in_the_interval(clock: Clock) -> None
 
 
 def test_a_state_too_large_for_its_topic_is_not_sent_and_the_work_goes_on(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[str] = []
     monkeypatch.setattr(states, "SNAPSHOT_BYTES_MAX", 10)
@@ -238,7 +231,7 @@ def test_a_state_too_large_for_its_topic_is_not_sent_and_the_work_goes_on(
     assert len(errors) == 1
 
 
-def test_rebuilding_reads_all_of_the_log_once_and_saves_what_it_gave(clock: Clock) -> None:
+def test_rebuilding_reads_all_of_the_log_once_and_saves_what_it_gave(clock: StandingClock) -> None:
     log = log_of(6)
     log.saved[0] = [b"garbage"]
     log.offset_committed[0] = 4

@@ -32,7 +32,7 @@ from sep_stream.stores.cache.writer import CacheWriter, Entry
 from tests.stores.cache.conftest import put_in_place, settings_of
 from tests.stores.cache.described import signal_record
 from tests.stores.cache.test_cache import LEFT_S, NAMES, admin, price, url_of
-from tests.waiting import PATIENCE_S, slow_bound_s, until
+from tests.waiting import PATIENCE_S, StandingClock, slow_bound_s, until
 
 pytestmark = pytest.mark.integration
 
@@ -50,20 +50,10 @@ def told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "SILENCE_S_MAX", 3_600.0)
 
 
-class Clock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
     """The clock by which values are held: no machine is too slow for it."""
-    clock = Clock()
+    clock = StandingClock()
     monkeypatch.setattr(holding, "time", clock)
     return clock
 
@@ -155,7 +145,7 @@ def test_only_what_is_missing_is_asked_for(
 
 
 def test_without_a_word_of_redis_for_a_second_it_is_asked(
-    redis_server: EmbeddedRedis, sound: CacheWriter, near: Cache, clock: Clock
+    redis_server: EmbeddedRedis, sound: CacheWriter, near: Cache, clock: StandingClock
 ) -> None:
     sound.write([price(NAMES[0], 1, 1), price(NAMES[1], 2, 1)])
     near.prices([EUR, JPY])
@@ -395,7 +385,9 @@ def test_a_reader_waits_two_seconds_for_a_server_that_is_silent(
     assert own(near).connection.socket_timeout == own(near).connection.socket_connect_timeout == TIMEOUT_S == 2.0
 
 
-def test_a_connection_that_fell_silent_shows_nothing_after_a_second(own_server: EmbeddedRedis, clock: Clock) -> None:
+def test_a_connection_that_fell_silent_shows_nothing_after_a_second(
+    own_server: EmbeddedRedis, clock: StandingClock
+) -> None:
     writer = CacheWriter(settings_of(own_server, "sep."), "log")
     put_in_place(writer, price(NAMES[0], 1, 1), price(NAMES[1], 1, 1))
     near = Cache(url_of(own_server, "read"), near=True)
@@ -415,7 +407,7 @@ def test_a_connection_that_fell_silent_shows_nothing_after_a_second(own_server: 
     assert time_us(near, JPY) == 2
 
 
-def test_what_was_told_long_ago_vouches_for_nothing(own_server: EmbeddedRedis, clock: Clock) -> None:
+def test_what_was_told_long_ago_vouches_for_nothing(own_server: EmbeddedRedis, clock: StandingClock) -> None:
     """A thread that slept takes in what came while it did; the network may have gone since."""
     writer = CacheWriter(settings_of(own_server, "sep."), "log")
     put_in_place(writer, price(NAMES[0], 1, 1), price(NAMES[1], 1, 1))
@@ -430,7 +422,7 @@ def test_what_was_told_long_ago_vouches_for_nothing(own_server: EmbeddedRedis, c
 
 
 def test_an_answer_that_was_asked_for_ahead_and_did_not_come_is_waited_for(
-    own_server: EmbeddedRedis, clock: Clock
+    own_server: EmbeddedRedis, clock: StandingClock
 ) -> None:
     writer = CacheWriter(settings_of(own_server, "sep."), "log")
     put_in_place(writer, price(NAMES[0], 1, 1), price(NAMES[1], 1, 1))
