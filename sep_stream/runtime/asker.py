@@ -22,7 +22,7 @@ _RETRY_S: Final = 0.1
 _PASSING: Final = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError._UNKNOWN_PARTITION,
-    KafkaError._DESTROY,
+    KafkaError._DESTROY, KafkaError._DESTROY_BROKER,
 })  # fmt: skip
 """The broker only has to finish something, such as choosing the leader of a new partition, or to come back: a client
 that lost it knows no partition, and drops the requests to the address that it first knew it by."""

@@ -156,7 +156,7 @@ def topic_ids(settings: Settings, names: Sequence[str]) -> list[str]:
 def broker_ids(settings: Settings) -> list[int]:
     """The cluster's brokers. DependencyError if none answers."""
     asker = Asker(settings, AdminClient)
-    return sorted(_cluster(asker, settings).brokers)
+    return sorted(broker.id for broker in _cluster(asker, settings).nodes)
 
 
 def connected_admin(settings: Settings) -> AdminClient:
@@ -168,7 +168,11 @@ def connected_admin(settings: Settings) -> AdminClient:
 
 def _cluster(asker: Asker, settings: Settings) -> Any:
     try:
-        return asker.ask(lambda left_s: asker.client.list_topics(timeout=left_s), REQUEST_TIMEOUT_S, "the cluster")
+        return asker.ask(
+            lambda left_s: settled(asker.client.describe_cluster(request_timeout=left_s), left_s),
+            REQUEST_TIMEOUT_S,
+            "the cluster",
+        )
     except KafkaException as error:
         raise DependencyError(
             f"no broker answers at {resolve_brokers(settings)} ({error.args[0].str()}); start one with "

@@ -18,13 +18,14 @@ from tests.forked import Forked
 
 NOWHERE = "127.0.0.1:1"
 """An address where nothing listens."""
+KEPT: Final = ("SEP_CACHE_DIR", "SEP_PARTITIONS")
 RUN_S_MAX: Final = 600
 """No command takes so long, on a machine with much else to do."""
 
 
 def variables(cwd: Path, **environment: str) -> dict[str, str]:
-    """The environment of a command in that folder, with no settings but these."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEP_") or name == "SEP_CACHE_DIR"}
+    """The environment of a command in that folder, with no settings but these and those of the whole run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEP_") or name in KEPT}
     return kept | {"SEP_DATA_DIR": str(cwd / "data")} | environment
 
 

@@ -64,7 +64,7 @@ def test_a_wrong_partition_event_is_dead_is_requeued_and_becomes_a_bar(
     make_settings: MakeSettings, prefix: str
 ) -> None:
     settings = make_settings(prefix)
-    sender, wrong = Sender(settings), partition_for(b"EUR/USD", settings.partitions) + 1
+    sender, wrong = Sender(settings), 1 - partition_for(b"EUR/USD", settings.partitions)
     sender.event(b"EUR/USD", quote("EUR/USD", 0, "1.2", "1.3"), wrong, producer=b"mine")
     sender.event(b"EUR/USD", quote("GBP/USD", 0))
     run_until_caught_up(settings, "--stages", "convert")
@@ -209,7 +209,7 @@ def test_status_counts_what_was_refused_up_to_a_bound(
 def test_a_letter_is_shown_with_what_its_bytes_are(make_settings: MakeSettings, prefix: str) -> None:
     settings = make_settings(prefix)
     sender = Sender(settings)
-    origin = sender.event(b"\xffEUR", b"\x01noise", 2, trace=b"7")
+    origin = sender.event(b"\xffEUR", b"\x01noise", 1, trace=b"7")
     ref = sender.letter(Reason.BAD_MAGIC, origin, b"\xffEUR", b"\x01noise")
     shown = json.loads(dlq(settings, "show", ref, "--json").stdout)
     assert shown["value"] == b"\x01noise".hex()
@@ -218,9 +218,9 @@ def test_a_letter_is_shown_with_what_its_bytes_are(make_settings: MakeSettings, 
     assert "magic byte" in shown["undecodable"]
     assert "correct the producer" in shown["remedy"]
     assert shown["original"]["headers"] == [{"name": "trace", "value": "7"}]
-    gone = sender.letter(Reason.TOMBSTONE, Place(origin.topic, 2, 99), None, None)
+    gone = sender.letter(Reason.TOMBSTONE, Place(origin.topic, 1, 99), None, None)
     text = dlq(settings, "show", gone).stdout
-    assert f"{origin.topic}/2/99 (no longer there)" in text
+    assert f"{origin.topic}/1/99 (no longer there)" in text
     assert "the record has no value" in text
 
 
@@ -229,11 +229,11 @@ def test_what_requeueing_cannot_do_is_told_before_anything_is_published(
     make_settings: MakeSettings, prefix: str
 ) -> None:
     settings = make_settings(prefix)
-    sender, name, home = Sender(settings), settings.topic("market.events"), partition_for(b"EUR/USD", 8)
+    sender, name, home = Sender(settings), settings.topic("market.events"), partition_for(b"EUR/USD", 2)
     sender.event(b"EUR/USD", quote("EUR/USD", 60, sequence=5), minute=60)
 
     def letter(code: Reason, offset: int, value: bytes, instrument: str | None = "EUR/USD") -> str:
-        return sender.letter(code, Place(name, 7, offset), b"EUR/USD", value, instrument)
+        return sender.letter(code, Place(name, 1 - home, offset), b"EUR/USD", value, instrument)
 
     letter(Reason.WRONG_PARTITION, 0, quote("EUR/USD", 61))
     letter(Reason.WRONG_PARTITION, 1, quote("EUR/USD", 59))
@@ -384,9 +384,9 @@ def test_wrong_usage_is_told(args: tuple[str, ...], told: str) -> None:
 @pytest.mark.parametrize(
     ("ref", "told"),
     [
-        ("dead.letters/9/0", "has partitions 0 to 7"),
+        ("dead.letters/9/0", "has partitions 0 to 1"),
         ("late/0/5", "there is no such record; the partition holds the offsets 0 to 0"),
-        ("late/3/0", "there is no such record; the partition holds none"),
+        ("late/1/0", "there is no such record; the partition holds none"),
     ],
 )
 def test_a_letter_that_is_not_there_is_told(make_settings: MakeSettings, prefix: str, ref: str, told: str) -> None:

@@ -46,9 +46,10 @@ def test_a_broker_that_stays_silent_is_given_up(broker: str) -> None:
     assert all(later <= 2 * earlier for earlier, later in pairwise(waited_s))
 
 
-def test_a_request_that_is_dropped_with_a_lost_connection_is_made_again(broker: str) -> None:
+@pytest.mark.parametrize("code", [KafkaError._DESTROY, KafkaError._DESTROY_BROKER])
+def test_a_request_that_is_dropped_with_a_lost_connection_is_made_again(broker: str, code: int) -> None:
     asker = Asker(Settings.load(brokers=broker), AdminClient)
-    answers = iter([KafkaException(KafkaError(KafkaError._DESTROY)), "found"])
+    answers = iter([KafkaException(KafkaError(code)), "found"])
 
     def request(_: float) -> str:
         answer = next(answers)
