@@ -157,14 +157,19 @@ def _plan(bind: str, processes: int | None, near_gpu: bool) -> Plan:
 
 
 def _run(worker: Worker) -> None:
-    """Run a worker; after an error end the process at once: nothing may be committed any more."""
+    """Run a worker, then end the process at once: after an error nothing may be committed any more, and otherwise a
+    thread may still be reading a state that nobody needs."""
+    code = 1
     try:
         worker.run()
+        code = 0
     except Exception as error:  # noqa: BLE001 - a fault of ours is told whole, and the process ends all the same
         with contextlib.suppress(OSError):  # whoever read what we tell may be gone: that must not keep us
             if isinstance(error, SepError):
                 click.echo(f"sep-stream: {error}", err=True)
             else:
                 traceback.print_exc()
-            sys.stderr.flush()
-        os._exit(1)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 REPEATS_PER_LOGGER_S: Final = 1.0
-"""aiokafka logs every attempt while a broker is away: of each of its loggers a line a second is enough."""
+"""A library may tell every attempt while a broker is away: of each of its loggers a line a second is enough."""
 
 
 class _OncePerInterval(logging.Filter):

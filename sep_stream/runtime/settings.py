@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     ssl_key_password: SecretStr | None = None
     group_instance: str | None = Field(None, description="static member id of a worker's consumer groups")
     fetch_records: int = Field(5_000, ge=1, le=100_000, description="most that a worker takes at once")
+    max_poll_interval_s: int = Field(
+        60, ge=10, le=86_400, description="seconds after which a worker that stands still is out of its consumer groups"
+    )
     gpu_memory_mib: int | None = Field(
         None,
         ge=1,

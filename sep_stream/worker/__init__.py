@@ -1,1 +1,1 @@
-"""The Faust side: one agent a stage over a transport that hands over whole fetches."""
+"""The Faust side: one agent a stage, each fed whole fetches by a member of its consumer group."""

@@ -18,7 +18,7 @@ from sep_stream.stores.cache.log import LatestLog
 from sep_stream.stores.cache.rebuild import rebuild_unless_sound
 from sep_stream.stores.cache.records import TOPICS, CacheRecords, Fault, Written
 from sep_stream.stores.cache.writer import CacheWriter, Entry, Unsound, keep_newest
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, rejected_records
 

@@ -18,7 +18,7 @@ from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Headers, Processed, Refused, Rows, origin, rejected_records

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sep_stream.errors import StateError
-from sep_stream.worker.fetcher import Batch
-
-Place = tuple[str, int]
-"""Topic and partition."""
-
-
-class Acknowledgeable(Protocol):
-    """What a fetch was handed over as. acked: the broker has all that came of it"""
-
-    acked: bool
+from sep_stream.worker.batches import Batch, Fetched, Place
 
 
 @dataclass(slots=True)
 class Ledger:
-    """An epoch's batches in fetch order, each as its message and next offset.
+    """An epoch's batches in fetch order, each as its fetch and next offset.
 
     committable: the offset below which all are acknowledged · committed: the one that the group has
     """
 
     epoch: int
-    pending: deque[tuple[Acknowledgeable, int]] = field(default_factory=deque)
+    pending: deque[tuple[Fetched, int]] = field(default_factory=deque)
     committable: int | None = None
     committed: int | None = None
     expected_number: int = 0
 
-    def add(self, message: Acknowledgeable, batch: Batch) -> None:
+    def add(self, fetched: Fetched, batch: Batch) -> None:
         """Raises StateError where a fetch is missing before this one."""
         if batch.number != self.expected_number:
             raise StateError(
@@ -42,7 +32,7 @@ class Ledger:
             )
         self.expected_number += 1
         self.advance()
-        self.pending.append((message, batch.next_offset))
+        self.pending.append((fetched, batch.next_offset))
 
     def advance(self) -> int | None:
         while self.pending and self.pending[0][0].acked:
@@ -59,16 +49,20 @@ class Ledgers:
     def __iter__(self) -> Iterator[Place]:
         return iter(self._ledgers)
 
-    def add(self, message: Acknowledgeable, batches: Sequence[Batch]) -> None:
+    def add(self, fetched: Fetched) -> None:
         """Note what a fetch returned. A batch of a new epoch begins a new ledger: what came before is not committed."""
-        for batch in batches:
-            place = (batch.topic, batch.partition)
-            ledger = self._ledgers.get(place)
+        for batch in fetched.batches:
+            ledger = self._ledgers.get(batch.place)
             if ledger is None or ledger.epoch != batch.epoch:
-                ledger = self._ledgers[place] = Ledger(batch.epoch)
-            ledger.add(message, batch)
+                ledger = self._ledgers[batch.place] = Ledger(batch.epoch)
+            ledger.add(fetched, batch)
 
-    def to_commit(self, place: Place, epoch: int) -> int | None:
+    def pending(self, places: Iterable[Place]) -> bool:
+        """Is anything of these partitions not acknowledged?"""
+        ledgers = self.of(places).values()
+        return any(ledger.advance() is None or ledger.pending for ledger in ledgers)
+
+    def to_commit(self, place: Place, epoch: int | None) -> int | None:
         """The offset to commit; None where the group has it, or where no batch of the present epoch is acknowledged."""
         ledger = self._ledgers.get(place)
         if ledger is None or ledger.epoch != epoch:

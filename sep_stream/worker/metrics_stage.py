@@ -13,7 +13,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams, computed_metrics
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 

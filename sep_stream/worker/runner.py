@@ -8,20 +8,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
-from aiokafka.errors import KafkaError
-from mode import CrashingSupervisor
 
-from sep_stream.errors import ConfigurationError, DependencyError, SepError
+from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.gpu import engine_named
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.stores.schemas import schemas_in_force
-from sep_stream.worker.caught_up import CaughtUp
+from sep_stream.worker.batches import Batch
+from sep_stream.worker.caught_up import STAGE_INPUTS, CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
-from sep_stream.worker.credentials import faust_credentials
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.group_member import GroupMember
 from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
@@ -29,16 +27,12 @@ from sep_stream.worker.outbox import Outbox
 from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
-from sep_stream.worker.transport import BatchApp
+from sep_stream.worker.stage_app import StageApp
 
 STAGES: Final = ("convert", "metrics", "score", "settle")
 """In the order of the data: those that run unless others are named."""
 ALL_STAGES: Final = (*STAGES, "cache")
 
-COMMIT_INTERVAL_S: Final = 1.0
-BUFFERED_FETCHES_MAX: Final = 16
-SESSION_TIMEOUT_S: Final = 10.0
-HEARTBEAT_INTERVAL_S: Final = 1.0
 BROKER_CHECK_INTERVAL_S: Final = 2.0
 BROKER_SILENCE_S_MAX: Final = 15.0
 """A broker that answers nothing for this long ends the process. A restart, after a kill too, takes a third of it."""
@@ -86,8 +80,8 @@ class Worker:
         self._failure: asyncio.Future[None]
 
     def run(self) -> None:
-        """Blocks until done. Raises the error that ended the work; Faust's threads then still run, with nothing of
-        what they fetched acknowledged, and the process has to end."""
+        """Blocks until done. Raises the error that ended the work; threads then still run, with nothing of what they
+        fetched acknowledged, and the process has to end."""
         asyncio.new_event_loop().run_until_complete(self._run())
 
     async def _run(self) -> None:
@@ -101,40 +95,34 @@ class Worker:
         if self.until_caught_up:
             await asyncio.to_thread(caught_up.mark_start)
         outbox = Outbox(librdkafka(self.settings))
-        apps = [self._app(name, brokers, outbox) for name in self.stage_names]
+        apps = [self._app(name, outbox) for name in self.stage_names]
         garbage_collector.settle()
         log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
-        for app in apps:
-            app.loop = loop
-        try:
-            await asyncio.gather(*(app.start() for app in apps))
-        except KafkaError as error:
-            raise DependencyError(f"the broker at {brokers} went away while the worker started: {error}") from error
+        await asyncio.gather(*(app.start() for app in apps))
         ends: list[asyncio.Task[Any]] = [
             asyncio.create_task(stopped.wait()),
             asyncio.create_task(self._watch_broker(outbox, brokers)),
             *(asyncio.create_task(watch()) for watch in self._watches),
+            *(asyncio.create_task(app.crashed()) for app in apps),
         ]
         if self.until_caught_up:
             ends.append(asyncio.create_task(caught_up.wait()))
         counting = asyncio.create_task(self._log_counters())
         try:
-            watched: list[asyncio.Future[Any]] = [self._failure, *ends, *_crashes(apps)]
-            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([self._failure, *ends], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             for task in (counting, *ends):
                 task.cancel()
             log.info("worker ends", **self.counters.fields())
-        await self._stop(apps)
+        await self._end(apps)
 
-    async def _stop(self, apps: Sequence[BatchApp]) -> None:
+    async def _end(self, apps: Sequence[StageApp]) -> None:
         """Commit what is done and leave the groups; only after an orderly end."""
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                for app in apps:
-                    await app.stop()
+                await asyncio.gather(*(app.end() for app in apps))
         except TimeoutError:
             log.warning("worker did not stop in time; what was not committed will be handled again")
 
@@ -143,31 +131,13 @@ class Worker:
         if not self._failure.done() and not isinstance(error, asyncio.CancelledError):
             self._failure.set_exception(error)
 
-    def _app(self, name: str, brokers: str, outbox: Outbox) -> BatchApp:
-        app = BatchApp(
-            self.settings,
-            self.settings.prefix + name,
-            stage=name,
-            fail=self.fail,
-            lost_input_remedy=self._lost_input_remedy(name),
-            broker=";".join(f"kafka://{address}" for address in brokers.split(",")),
-            broker_credentials=faust_credentials(self.settings),
-            store="memory://",
-            autodiscover=False,
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            consumer_group_instance_id=self.settings.group_instance,
-            broker_commit_interval=COMMIT_INTERVAL_S,
-            broker_max_poll_records=self.settings.fetch_records,
-            broker_session_timeout=SESSION_TIMEOUT_S,
-            broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
-            broker_rebalance_timeout=SESSION_TIMEOUT_S,
-            stream_buffer_maxsize=BUFFERED_FETCHES_MAX,
-        )
-        stage = self._stage(name, app.is_current)
-        agent = BatchAgent(app, stage, outbox, self.fail, self.settings.fetch_records)
-        app.agent(app.batch_topic(*stage.topics), name=name, supervisor_strategy=CrashingSupervisor)(agent.run)
-        return app
+    def _app(self, name: str, outbox: Outbox) -> StageApp:
+        topics = [self.names[topic] for topic in STAGE_INPUTS[name]]
+        member = GroupMember(
+            self.settings, name, topics, self.fail, self._lost_input_remedy(name), self.counters.add
+        )  # fmt: skip
+        stage = self._stage(name, member.is_current)
+        return StageApp(member, BatchAgent(member, stage, outbox, self.fail, self.settings.fetch_records))
 
     def _lost_input_remedy(self, stage: str) -> str:
         if stage == STAGES[0]:
@@ -266,12 +236,3 @@ class Worker:
             if (counted := self.counters.fields()) != seen:
                 seen = counted
                 log.info("worker counts", **seen)
-
-
-def _crashes(apps: Sequence[BatchApp]) -> list[asyncio.Task[Any]]:
-    async def crashed(app: BatchApp) -> None:
-        await app._crashed.wait()
-        cause = app.crash_reason
-        raise cause if isinstance(cause, SepError) else DependencyError(f"{app.stage}: {cause!r}")
-
-    return [asyncio.create_task(crashed(app)) for app in apps]

@@ -20,7 +20,7 @@ from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
 from sep_stream.scoring.ids import pattern_id
 from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
 

@@ -16,7 +16,7 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records

@@ -18,13 +18,9 @@ from sep_stream.market.bulk_avro import BulkCodec, Decoded, VarColumn
 from sep_stream.market.events import NULL, REASON_TEXT, Reason
 from sep_stream.runtime.log_reader import Record
 from sep_stream.wire import Symbols
+from sep_stream.worker.batches import Batch, Fetched
 from sep_stream.worker.failpoints import reach
-from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Delivery, Outbox, Outgoing
-from sep_stream.worker.transport import BatchApp
-
-IN_FLIGHT_FETCHES_MAX: Final = 32
-"""Fetches of a stage that wait or whose records are on their way; then it takes no more."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +45,16 @@ class Stage(Protocol):
         """Outputs of batches, those of a partition in their order; none of one whose epoch passes in the meantime."""
 
 
+class Member(Protocol):
+    """What an agent asks of the member of its group."""
+
+    def is_current(self, batch: Batch) -> bool: ...
+
+    def acknowledge(self, fetched: Fetched) -> None: ...
+
+
 class BatchAgent:
-    """Runs a stage over its topic: sends what it gives, acknowledges in order, and fails loudly.
+    """Runs a stage over what its member fetches: sends what it gives, acknowledges in order, and fails loudly.
 
     What was fetched while the stage was at work it takes together next: while few records come, what a stage costs
     it costs for each call. fail: called with each error; the process is expected to end. Nothing is processed or
@@ -58,50 +62,47 @@ class BatchAgent:
     """
 
     def __init__(
-        self, app: BatchApp, stage: Stage, outbox: Outbox, fail: Callable[[BaseException], None], records_max: int
+        self, member: Member, stage: Stage, outbox: Outbox, fail: Callable[[BaseException], None], records_max: int
     ) -> None:
-        self._app, self._stage, self._outbox, self._fail = app, stage, outbox, fail
+        self._member, self._stage, self._outbox, self._fail = member, stage, outbox, fail
         self._records_max = records_max
-        self._room = asyncio.Semaphore(IN_FLIGHT_FETCHES_MAX)
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[Fetched] = deque()
         self._work: asyncio.Task[None] | None = None
         self._acknowledged: asyncio.Task[None] | None = None
         self._broken = False
 
     async def run(self, stream: Any) -> None:
-        async for event in stream.noack().events():
-            await self._room.acquire()
-            self._waiting.append(event.message)
+        async for fetched in stream.noack():
+            self._waiting.append(fetched)
             if self._work is None or self._work.done():
                 self._work = self._watched(self._process_waiting())
 
     async def _process_waiting(self) -> None:
         while self._waiting and not self._broken:
-            messages = self._taken()
-            batches = [batch for message in messages for batch in message.value.batches]
-            current = [batch for batch in batches if self._app.is_current(batch)]
+            taken = self._taken()
+            current = [batch for fetched in taken for batch in fetched.batches if self._member.is_current(batch)]
             processed = await self._stage.process(current) if current else Processed()
             reach(f"{self._stage.name}.before_send")
             delivery = await self._outbox.send(processed.outputs)
-            acknowledging = self._acknowledge(messages, processed.snapshots, delivery, self._acknowledged)
+            acknowledging = self._acknowledge(taken, processed.snapshots, delivery, self._acknowledged)
             self._acknowledged = self._watched(acknowledging)
 
-    def _taken(self) -> list[Any]:
-        messages = [self._waiting.popleft()]
-        records = len(messages[0].value)
-        while self._waiting and records + len(self._waiting[0].value) <= self._records_max:
-            messages.append(self._waiting.popleft())
-            records += len(messages[-1].value)
-        return messages
+    def _taken(self) -> list[Fetched]:
+        taken = [self._waiting.popleft()]
+        records = len(taken[0])
+        while self._waiting and records + len(self._waiting[0]) <= self._records_max:
+            taken.append(self._waiting.popleft())
+            records += len(taken[-1])
+        return taken
 
     async def _acknowledge(
         self,
-        messages: Sequence[Any],
+        taken: Sequence[Fetched],
         snapshots: Sequence[Outgoing],
         delivery: Delivery,
         previous: asyncio.Task[None] | None,
     ) -> None:
-        """A message whose epoch has passed may be among them: nothing is committed for it."""
+        """Batches whose epoch has passed may be among them: nothing is committed for those."""
         await delivery.future
         reach(f"{self._stage.name}.after_send")
         if previous is not None:
@@ -110,9 +111,8 @@ class BatchAgent:
             reach(f"{self._stage.name}.before_snapshot")
             await (await self._outbox.send(snapshots)).future
             reach(f"{self._stage.name}.after_snapshot")
-        for message in messages:
-            self._app.consumer.acknowledge(message)
-            self._room.release()
+        for fetched in taken:
+            self._member.acknowledge(fetched)
 
     def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -13,7 +13,7 @@ import structlog
 
 from sep_stream.errors import StateError
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
 

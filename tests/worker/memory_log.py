@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Message
 
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.worker import outbox, states
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch, Fetched
 from sep_stream.worker.ledger import Ledgers
 from sep_stream.worker.outbox import Outbox, Outgoing
 from sep_stream.worker.stage import BatchAgent, Stage
@@ -180,60 +180,33 @@ def outbox_of(producer: HeldProducer) -> Outbox:
         return Outbox({})
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """What one fetch returned. Its length is that of its records."""
-
-    batches: Sequence[Batch]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.batches))
-
-
-@dataclass(slots=True, eq=False)
-class Handed:
-    """The message as which a fetch is handed over."""
-
-    value: Batches
-    acked: bool = False
-
-
 @dataclass
 class Group:
     """A consumer group's member: epochs of its partitions, acknowledged fetches, and what is committed."""
 
     committed: dict[int, int] = field(default_factory=dict)
     epochs: defaultdict[int, int] = field(default_factory=lambda: defaultdict(lambda: 1))
-    acknowledged: list[Handed] = field(default_factory=list)
+    acknowledged: list[Fetched] = field(default_factory=list)
     ledgers: Ledgers = field(default_factory=Ledgers)
-
-    @property
-    def consumer(self) -> Group:
-        return self
 
     def is_current(self, batch: Batch) -> bool:
         return self.epochs[batch.partition] == batch.epoch
 
-    def acknowledge(self, message: Handed) -> None:
-        message.acked = True
-        self.acknowledged.append(message)
+    def acknowledge(self, fetched: Fetched) -> None:
+        fetched.acked = True
+        self.acknowledged.append(fetched)
 
-    def hand_over(self, batches: Sequence[Batch]) -> Handed:
-        message = Handed(Batches(batches))
-        self.ledgers.add(message, batches)
-        return message
+    def hand_over(self, batches: Sequence[Batch]) -> Fetched:
+        fetched = Fetched(tuple(batches))
+        self.ledgers.add(fetched)
+        return fetched
 
     def commit(self) -> None:
         for place in list(self.ledgers):
-            offset = self.ledgers.to_commit(place, self.epochs[place[1]])
+            offset = self.ledgers.to_commit(place, self.epochs[place.partition])
             if offset is not None:
                 for at, ledger in self.ledgers.of([place]).items():
-                    ledger.committed = self.committed[at[1]] = offset
-
-
-@dataclass
-class _Event:
-    message: Handed
+                    ledger.committed = self.committed[at.partition] = offset
 
 
 class AgentRun:
@@ -249,29 +222,28 @@ class AgentRun:
         self.group = Group() if group is None else group
         self.producer = HeldProducer() if producer is None else producer  # an empty one is false
         self.failures: list[BaseException] = []
-        self._fetched: asyncio.Queue[_Event] = asyncio.Queue()
-        app: Any = self.group
-        agent = BatchAgent(app, stage, outbox_of(self.producer), self.failures.append, records_max)
+        self._fetched: asyncio.Queue[Fetched] = asyncio.Queue()
+        agent = BatchAgent(self.group, stage, outbox_of(self.producer), self.failures.append, records_max)
         self.task = asyncio.create_task(agent.run(self))
 
     def noack(self) -> AgentRun:
         return self
 
-    async def events(self) -> AsyncIterator[_Event]:
+    async def __aiter__(self) -> AsyncIterator[Fetched]:
         while True:
             yield await self._fetched.get()
 
-    def hand_over(self, *batches: Batch) -> Handed:
+    def hand_over(self, *batches: Batch) -> Fetched:
         """A fetch arrives."""
-        message = self.group.hand_over(batches)
-        self._fetched.put_nowait(_Event(message))
-        return message
+        fetched = self.group.hand_over(batches)
+        self._fetched.put_nowait(fetched)
+        return fetched
 
-    async def fetch(self, *batches: Batch) -> Handed:
+    async def fetch(self, *batches: Batch) -> Fetched:
         """A fetch arrives, and the agent does what it can about it."""
-        message = self.hand_over(*batches)
+        fetched = self.hand_over(*batches)
         await all_goes_on()
-        return message
+        return fetched
 
     async def report(self, *values: bytes, error: KafkaError | None = None) -> None:
         self.producer.report_values(*values, error=error)

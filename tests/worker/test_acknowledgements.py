@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from sep_stream.errors import DependencyError
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
-from sep_stream.worker.stage import IN_FLIGHT_FETCHES_MAX, Processed
+from sep_stream.worker.stage import Processed
 from tests.worker.memory_log import AgentRun, HeldProducer, all_goes_on, batch, outbox_of, played
 
 REFUSED = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
@@ -149,22 +149,6 @@ def test_batches_of_a_passed_epoch_are_not_handed_to_the_stage() -> None:
         assert stage.handled == [5]
         await run.fetch(batch([0], epoch=2))
         assert stage.handled == [5, 0]
-
-    played(play())
-
-
-def test_no_more_fetches_than_the_limit_are_on_their_way() -> None:
-    async def play() -> None:
-        stage = Echo()
-        run = AgentRun(stage)
-        for number in range(IN_FLIGHT_FETCHES_MAX + 2):
-            await run.fetch(batch([number], number=number))
-        assert len(stage.handled) == IN_FLIGHT_FETCHES_MAX
-        await run.report(b"0")
-        assert len(stage.handled) == IN_FLIGHT_FETCHES_MAX + 1
-        run.producer.report()
-        await all_goes_on()
-        assert len(stage.handled) == IN_FLIGHT_FETCHES_MAX + 2
 
     played(play())
 

@@ -15,8 +15,8 @@ from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache.writer import Entry, Unsound, keep_newest
 from sep_stream.worker import cache_stage
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.cache_stage import REBUILDS_MAX, CacheStage
-from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.stage import Counters
 from tests.stores.cache.described import price_record
 from tests.worker.harness import SCHEMAS, TOPOLOGY

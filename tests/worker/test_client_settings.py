@@ -15,8 +15,8 @@ from sep_stream.errors import DependencyError
 from sep_stream.runtime import log_reader
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
-from sep_stream.worker import fetcher, outbox
-from sep_stream.worker.fetcher import Fetcher
+from sep_stream.worker import group_reader, outbox
+from sep_stream.worker.group_reader import GroupReader
 from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.outbox import Outbox, Outgoing
 from tests.worker.memory_log import HeldProducer, outbox_of, played
@@ -50,7 +50,7 @@ class Away:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Configurations of the consumers that were made."""
     monkeypatch.setattr(Away, "made", found := [], raising=False)
-    for module in (fetcher, log_reader):
+    for module in (group_reader, log_reader):
         monkeypatch.setattr(module, "Consumer", Away)
     return found
 
@@ -67,7 +67,8 @@ def read(settings: Settings) -> None:
 
 
 def fetch(settings: Settings) -> None:
-    Fetcher(settings, "p.convert", 10).close()
+    receiver: Any = None
+    GroupReader(settings, "p.convert", ["p.events"], receiver, "")
 
 
 READERS = [fetch, read, recover]

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import StateError
+from sep_stream.worker.batches import Place
 from sep_stream.worker.ledger import Ledgers
 from tests.worker.memory_log import INPUT, Group, batch
 
-PLACE = (INPUT, 0)
+PLACE = Place(INPUT, 0)
 
 
 def test_nothing_is_committed_before_it_is_acknowledged() -> None:
@@ -113,7 +114,7 @@ def test_an_offset_is_committed_once_and_again_where_the_commit_failed() -> None
 def test_a_commit_that_ends_in_a_new_epoch_is_not_noted_there() -> None:
     group = Group()
     group.acknowledge(group.hand_over([batch([0], epoch=1)]))
-    committing = group.ledgers.of([PLACE, (INPUT, 9)])
+    committing = group.ledgers.of([PLACE, Place(INPUT, 9)])
     group.epochs[0] = 2
     group.acknowledge(group.hand_over([batch([0], epoch=2)]))
     committing[PLACE].committed = 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Processed

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Processed
 from tests.worker.memory_log import STATE, AgentRun, batch, played

@@ -15,8 +15,8 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import encode_events
 from sep_stream.market.partitioner import partition_for
 from sep_stream.settling import SettleParameters, Stake
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
-from sep_stream.worker.fetcher import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import Counters, Stage

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from sep_stream.runtime.settings import Settings
-from sep_stream.worker.runner import SESSION_TIMEOUT_S, STAGES
+from sep_stream.worker.group_reader import SESSION_TIMEOUT_MS
+from sep_stream.worker.runner import STAGES
 from tests.waiting import until
 from tests.worker.harness import RECOVERED, SMALL, Records, await_handled, await_log, log_of, worker
 from tests.worker.markets import SEED, STEPS, play, steps
@@ -30,7 +31,7 @@ def await_expelled(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     "stall",
-    ["", pytest.param(f"convert.before_send:2:stall={SESSION_TIMEOUT_S + 4:.0f}", marks=pytest.mark.slow)],
+    ["", pytest.param(f"convert.before_send:2:stall={SESSION_TIMEOUT_MS / 1000 + 4:.0f}", marks=pytest.mark.slow)],
     ids=["the whole process", "in a batch"],
 )
 def test_a_stall_longer_than_the_session_changes_nothing(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import StateError
 from sep_stream.worker import states
-from sep_stream.worker.fetcher import Batch
+from sep_stream.worker.batches import Batch
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat
 from sep_stream.worker.states import SNAPSHOT_INTERVAL_S, StateKind, States
 from tests.waiting import StandingClock

@@ -26,21 +26,25 @@ class App:
     stage = "convert"
 
     def __init__(self, begin: Callable[[App], None] = lambda app: None) -> None:
-        self._begin, self._crashed = begin, asyncio.Event()
+        self._begin, self._ended = begin, asyncio.Event()
         self.crash_reason: BaseException | None = None
-        self.loop: Any = None
         self.stopped = False
 
     def crash(self, reason: BaseException) -> None:
         self.crash_reason = reason
-        self._crashed.set()
+        self._ended.set()
+
+    async def crashed(self) -> None:
+        await self._ended.wait()
+        assert self.crash_reason is not None
+        raise self.crash_reason
 
     async def start(self) -> None:
         asyncio.get_running_loop().call_later(ENDS_WITHIN_S, signal.raise_signal, signal.SIGTERM)
         self._begin(self)
 
-    async def stop(self) -> None:
-        """Faust commits here what is acknowledged."""
+    async def end(self) -> None:
+        """What is acknowledged is committed here."""
         self.stopped = True
 
 
@@ -89,7 +93,7 @@ def test_the_first_failure_is_the_one_that_is_raised(worker: Worker, monkeypatch
 
 @pytest.mark.parametrize(
     ("reason", "error", "text"),
-    [(StateError("a hole"), StateError, "^a hole$"), (OSError("no file"), DependencyError, "^convert: OSError")],
+    [(StateError("a hole"), StateError, "^a hole$"), (OSError("no file"), OSError, "no file")],
 )
 def test_an_agent_that_crashes_ends_the_worker(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, reason: BaseException, error: type[BaseException], text: str
