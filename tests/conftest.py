@@ -27,8 +27,8 @@ from tests.waiting import bear_with_servers  # noqa: E402
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 """How long an example takes, and its making, is the machine's affair."""
-EXAMPLES = int(os.environ.get("SEP_TEST_EXAMPLES", "50"))
-"""Examples tried of each invariant, where its test does not say another number."""
+EXAMPLES = int(os.environ.get("SEP_TEST_EXAMPLES", "25"))
+"""Examples tried of each invariant; a test whose examples take long says a smaller number."""
 hypothesis_settings.register_profile("default", max_examples=EXAMPLES, **PATIENT)
 hypothesis_settings.register_profile("ci", max_examples=EXAMPLES, derandomize=True, **PATIENT)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "default")

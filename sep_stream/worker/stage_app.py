@@ -7,6 +7,7 @@ from typing import Any
 
 import faust
 from faust.app.base import BootStrategy
+from mode import CrashingSupervisor
 
 from sep_stream.errors import DependencyError, SepError
 from sep_stream.worker.batches import Fetched
@@ -24,6 +25,9 @@ class _WithoutKafka(BootStrategy):
 class _App(faust.App):
     BootStrategy = _WithoutKafka
 
+    async def on_first_start(self) -> None:
+        """Faust would make folders for tables, and there are none."""
+
 
 class StageApp:
     """Supervises an agent, and reads and commits for it."""
@@ -33,7 +37,8 @@ class StageApp:
         self._app = _App(member.stage, broker="kafka://unused", store="memory://", autodiscover=False)
         self._channel = self._app.channel()
         self._sending: set[asyncio.Task[Any]] = set()
-        self._app.agent(self._channel, name=member.stage)(agent.run)
+        # An agent that is started again, as Faust does otherwise, would go on behind what it did not finish.
+        self._app.agent(self._channel, name=member.stage, supervisor_strategy=CrashingSupervisor)(agent.run)
 
     async def start(self) -> None:
         self._app.loop = asyncio.get_running_loop()

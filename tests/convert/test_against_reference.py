@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.convert import ConvertParameters
@@ -27,7 +27,6 @@ def test_a_long_random_stream_gives_the_same(seed: int, deadband: int) -> None:
     assert expected.duplicates
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 250), st.sampled_from([1, 60, 3600, SHORT.max_jump_s]), st.booleans())
 def test_a_short_random_stream_gives_the_same_event_by_event(
     seed: int, count: int, max_jump_s: int, restored: bool

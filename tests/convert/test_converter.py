@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
@@ -39,21 +39,18 @@ def fed(events: EventBatch, cuts: Sequence[int], restored: bool = False) -> Mark
 cuts_of_a_stream = st.lists(st.integers(0, COUNT), max_size=8).map(sorted)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32), cuts_of_a_stream, st.booleans())
 def test_any_chunking_and_any_restart_give_the_same(seed: int, cuts: list[int], restored: bool) -> None:
     events = random_events(seed, COUNT)
     assert by_package(events, DECLARED, SHORT, cuts, restored) == by_package(events, DECLARED)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32), cuts_of_a_stream, st.booleans())
 def test_any_chunking_leaves_the_same_snapshot(seed: int, cuts: list[int], restored: bool) -> None:
     events = events_from_records(DECLARED, random_events(seed, COUNT))
     assert fed(events, cuts, restored).snapshot() == fed(events, ()).snapshot()
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(0, COUNT))
 def test_a_prefix_of_the_log_gives_a_prefix_of_the_bars_and_windows(seed: int, count: int) -> None:
     events = random_events(seed, COUNT)
@@ -63,7 +60,6 @@ def test_a_prefix_of_the_log_gives_a_prefix_of_the_bars_and_windows(seed: int, c
     assert not any(position < count for position, _ in whole.bars[len(prefix.bars) :])
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, COUNT), min_size=1, max_size=3).map(sorted))
 def test_outputs_of_several_converters_joined_say_what_each_says(seed: int, cuts: list[int]) -> None:
     """Each with its own instruments and models, as those of the partitions are; stretch by stretch of the log."""

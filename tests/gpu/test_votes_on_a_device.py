@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import DependencyError
@@ -44,7 +44,6 @@ def different(seed: int, n: int, queries: int, width: int = 48) -> tuple[PathLib
     return library, rng.integers(-100, 100, (queries, width)).astype(np.float32)
 
 
-@settings(max_examples=50)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 12), st.sampled_from([3, 9, 48]), st.integers(0, 9),
     st.sampled_from([1, 3, 32, 100]), st.integers(1, 40), st.sampled_from([21, 24]),

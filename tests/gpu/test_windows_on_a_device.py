@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import DependencyError
@@ -21,7 +21,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WINDOWS_WORTH_A_CHUNK", 100)
 
 
-@settings(max_examples=40)
 @given(window_params(), st.integers(0, 2**32 - 1), st.data())
 def test_any_list_of_anchors_gives_what_the_reference_gives(
     params: WindowParams, seed: int, data: st.DataObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.metrics import WindowParams
@@ -51,7 +51,6 @@ def assert_as_engine(launch: Launch, rows: Int8, queries: Int8, eligible: npt.ND
     assert cosine.tobytes() == expected.cosine.tobytes()
 
 
-@settings(max_examples=60)
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_equals_a_full_sort_where_most_rows_tie(launch: Launch, data: st.DataObject, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -117,7 +116,6 @@ def test_a_library_without_rows_has_no_matches(launch: Launch) -> None:
     assert cosine.tolist() == [[0.0] * 32] * 2
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 90), st.integers(1, 17), st.integers(1, 20))
 def test_a_library_is_quantised_as_scoring_does(
     launch: Launch, seed: int, n: int, samples: int, block_rows: int

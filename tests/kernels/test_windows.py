@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.convert import direction_bits
@@ -53,7 +53,6 @@ def test_all_windows_of_real_candles_match(launch: Launch, shared_data: Path) ->
                 assert found["potential"] == expected["potential"]
 
 
-@settings(max_examples=60)
 @given(window_params(), st.integers(0, 2**32 - 1), st.floats(0, 1), st.data())
 def test_equal_the_reference_at_any_anchors(
     launch: Launch, params: WindowParams, seed: int, stay: float, data: st.DataObject
@@ -66,7 +65,6 @@ def test_equal_the_reference_at_any_anchors(
     assert_same_bits(batch, compute_metrics(bits, points, anchors, params, "reference"))
 
 
-@settings(max_examples=30)
 @given(window_params(), st.integers(0, 2**32 - 1), st.integers(0, 200))
 def test_neighbours_need_no_list_of_anchors(launch: Launch, params: WindowParams, seed: int, count: int) -> None:
     bits, points = series(seed, params.window_bars + 200)
@@ -167,7 +165,6 @@ def test_a_series_that_never_moves(launch: Launch, bit: int) -> None:
     assert batch.converged.all()
 
 
-@settings(max_examples=30)
 @given(window_params(), st.integers(0, 2**32 - 1), st.integers(1, 40), st.booleans())
 def test_paths_quantised_on_the_way_are_those_that_scoring_makes(
     launch: Launch, params: WindowParams, seed: int, count: int, one_library: bool

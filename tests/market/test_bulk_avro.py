@@ -54,7 +54,6 @@ def sized(body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
 @given(data=st.data())
 def test_records_are_encoded_byte_for_byte_as_fastavro_does(name: str, data: st.DataObject) -> None:
     rows = data.draw(st.lists(records(name), max_size=4))
@@ -63,7 +62,6 @@ def test_records_are_encoded_byte_for_byte_as_fastavro_does(name: str, data: st.
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
 @given(data=st.data())
 def test_what_fastavro_wrote_is_decoded_to_the_same_values(name: str, data: st.DataObject) -> None:
     rows = data.draw(st.lists(records(name), max_size=4))
@@ -281,7 +279,6 @@ def test_any_bit_may_flip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30)
 @given(bodies=st.lists(st.binary(max_size=60), min_size=1, max_size=10))
 def test_any_bytes_may_come(name: str, bodies: list[bytes]) -> None:
     check_against_fastavro(name, [*bodies, *(header(name) + body for body in bodies)])

@@ -44,7 +44,7 @@ def window_params(draw: st.DrawFn) -> WindowParams:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     window_params(),
     st.integers(0, 2**32 - 1),
@@ -62,7 +62,7 @@ def test_cpu_equals_reference_on_a_run_of_anchors(
     assert_same_bits(fast, compute_metrics(bits, points, anchors, params, "reference"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(window_params(), st.integers(0, 2**32 - 1), st.data())
 def test_cpu_equals_reference_on_any_list_of_anchors(params: WindowParams, seed: int, data: st.DataObject) -> None:
     bits, points = series(seed, params.window_bars + 60)
@@ -74,7 +74,7 @@ def test_cpu_equals_reference_on_any_list_of_anchors(params: WindowParams, seed:
     assert_same_bits(fast, compute_metrics(bits, points, anchors, params, "reference"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(window_params(), st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 80), st.data())
 def test_any_number_of_threads_gives_the_same_bits(
     params: WindowParams, seed: int, count: int, part_min: int, data: st.DataObject

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import ConfigurationError
@@ -172,7 +172,6 @@ def test_every_plan_keeps_the_rules(of: Machine, processes: int, near_gpu: bool)
             assert {core.node for core in near} <= used_nodes
 
 
-@settings(max_examples=30)
 @given(machines(), st.integers(1, 20), st.booleans())
 def test_the_same_machine_gives_the_same_plan(of: Machine, processes: int, near_gpu: bool) -> None:
     again = pickle.loads(pickle.dumps(of))

@@ -48,7 +48,7 @@ def assert_found(
         assert found.cosine[j].tolist() == [c for c, _ in expected] + [0.0] * (k - len(expected))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_equals_a_full_sort_where_most_rows_tie(data: st.DataObject, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def test_equals_a_full_sort_whatever_the_bounds_are_made_of(monkeypatch: pytest.
     assert_as_sorted(rows, queries, [1200 - 31 * j for j in range(len(queries))], 20, 32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(2, 8),

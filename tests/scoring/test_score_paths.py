@@ -73,7 +73,7 @@ def expected_score(library: PathLibrary, block_rows: int, path: list[float], sta
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.one_of(st.integers(0, 40), st.integers(150, 300)),

@@ -155,7 +155,6 @@ def test_a_long_random_stream_gives_the_same_trades(trade: str, max_open: int, s
     assert ("no_room" in lost) == (max_open < 100)
 
 
-@settings(max_examples=40)
 @given(
     st.integers(0, 2**32), st.integers(1, 120), st.sampled_from(["confirmed", "gated", "all"]), st.integers(1, 4),
     st.booleans(),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.scoring import Calibration, HoldReason, Model, PathLibrary, ScoreBatch, score
@@ -59,7 +59,6 @@ def by_reference(p_up: npt.NDArray[np.float64], outcome: npt.NDArray[np.int32]) 
     return Calibration(tuple(xs), tuple(ys))
 
 
-@settings(max_examples=30)
 @given(pairs)
 def test_the_fit_is_the_references_to_the_bit(found: Pairs) -> None:
     assert fit_calibration(*found) == by_reference(*found)

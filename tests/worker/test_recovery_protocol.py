@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import pytest
 from confluent_kafka import KafkaError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.errors import DependencyError
@@ -240,7 +240,6 @@ STEPS = ["fetch", "fetch", "fetch_all", "report", "report", "report", "commit", 
          "write_late", "compact"]  # fmt: skip
 
 
-@settings(max_examples=80)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5), st.integers(0, 5)), max_size=40))
 def test_in_any_order_of_events_nothing_is_lost_and_nothing_runs_ahead(steps: Sequence[Step]) -> None:
     async def play() -> None:

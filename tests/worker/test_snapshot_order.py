@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.worker.batches import Batch
@@ -101,7 +101,6 @@ def test_no_snapshot_is_sent_after_an_output_was_refused() -> None:
     played(play())
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=6), st.randoms())
 def test_in_whatever_order_the_broker_reports_a_snapshot_follows_all_that_is_below_it(
     sizes: Sequence[int], choice: random.Random

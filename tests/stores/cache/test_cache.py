@@ -100,7 +100,7 @@ steps = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([("begin", 0, []), ("write", 1, [(NAMES[0], 1, 1)]), ("swap", 0, [])])
 @given(steps)
 def test_in_any_interleaving_of_writers_and_rebuilds_the_newest_is_held(

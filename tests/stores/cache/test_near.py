@@ -276,7 +276,7 @@ steps = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_after_anything_that_happens_what_is_near_is_what_redis_has(
     redis_server: EmbeddedRedis, prefix: str, told_alone: None, happens: list[tuple[str, list[str]]]
