@@ -14,6 +14,7 @@ from sep_stream.worker.batches import Batch, Fetched, Place
 from sep_stream.worker.failpoints import reach
 from sep_stream.worker.group_reader import GroupReader
 from sep_stream.worker.ledger import Ledgers
+from sep_stream.worker.progress import OwnWord
 
 COMMIT_INTERVAL_S: Final = 1.0
 GIVE_UP_S_MAX: Final = 5.0
@@ -47,6 +48,7 @@ class GroupMember:
         self._acknowledged = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         self._broken = False
+        self._signs_of_life = 0
 
     async def start(self, hand_over: Callable[[Fetched], None]) -> None:
         """hand_over: called with each fetch, in order"""
@@ -69,6 +71,16 @@ class GroupMember:
         fetched.acked = True
         self._reader.make_room()
         self._acknowledged.set()
+
+    def alive(self) -> None:
+        """The work on what was fetched goes on, though nothing of it is done yet."""
+        self._signs_of_life += 1
+
+    def own_word(self) -> OwnWord:
+        """Any thread may ask."""
+        position = self._reader.assigned()
+        in_flight = frozenset(filter(self._ledgers.in_flight, position))
+        return OwnWord(self._reader.group, self._reader.member_id, position, in_flight, self._signs_of_life)
 
     async def commit(self) -> None:
         """Commit what was acknowledged since the last commit that succeeded."""

@@ -124,6 +124,8 @@ class GroupReader:
         self._committing: Commit | None = None
         self._ending = threading.Event()
         self._told: set[int] = set()
+        self.member_id = ""
+        """As the group's coordinator calls this member; empty until it has joined."""
         self._consumer = Consumer(librdkafka(settings, **self._config()))
         self._thread = threading.Thread(target=self._run, name=f"{group}-reads", daemon=True)
 
@@ -171,10 +173,6 @@ class GroupReader:
     def assigned(self) -> dict[Place, int | None]:
         """The partitions that this member has, each with the offset that is fetched next, as far as it is known."""
         return {place: position.offset for place, position in list(self._positions.items())}
-
-    def member_id(self) -> str:
-        """As the group's coordinator calls it; empty until it has joined."""
-        return self._consumer.memberid() or ""
 
     def commit(self, offsets: Mapping[Place, tuple[int, int]]) -> Future[frozenset[Place]]:
         """Commit (epoch, offset) by partition; those that are no longer this member's are left out."""
@@ -250,6 +248,7 @@ class GroupReader:
             known = start.offset if start.offset >= 0 else None
             self._positions[place] = _Position(self._last_epoch[place], known)
         consumer.incremental_assign(starts)
+        self.member_id = consumer.memberid() or ""
         if self._paused and starts:
             consumer.pause(starts)
         log.info("partitions assigned", group=self.group, partitions=_named(partitions))

@@ -58,9 +58,13 @@ class Ledgers:
             ledger.add(fetched, batch)
 
     def pending(self, places: Iterable[Place]) -> bool:
-        """Is anything of these partitions not acknowledged?"""
-        ledgers = self.of(places).values()
-        return any(ledger.advance() is None or ledger.pending for ledger in ledgers)
+        """Is anything that was fetched of these partitions not acknowledged?"""
+        return any(map(self.in_flight, places))
+
+    def in_flight(self, place: Place) -> bool:
+        """As `pending` of one partition, for any thread: it changes nothing."""
+        ledger = self._ledgers.get(place)
+        return ledger is not None and not all(fetched.acked for fetched, _ in list(ledger.pending))
 
     def to_commit(self, place: Place, epoch: int | None) -> int | None:
         """The offset to commit; None where the group has it, or where no batch of the present epoch is acknowledged."""

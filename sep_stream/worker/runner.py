@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from sep_stream.errors import ConfigurationError, DependencyError
+from sep_stream.errors import ConfigurationError, DependencyError, SepError
 from sep_stream.gpu import engine_named
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.kafka_config import librdkafka, resolve_brokers
 from sep_stream.runtime.settings import Settings
 from sep_stream.runtime.topology import Topology
 from sep_stream.stores.schemas import schemas_in_force
-from sep_stream.worker.batches import Batch
 from sep_stream.worker.caught_up import STAGE_INPUTS, CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
 from sep_stream.worker.group_member import GroupMember
@@ -24,6 +28,7 @@ from sep_stream.worker.input_log import KafkaInputLog
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
 from sep_stream.worker.outbox import Outbox
+from sep_stream.worker.progress import Fault, ProgressWatch
 from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
@@ -38,6 +43,7 @@ BROKER_SILENCE_S_MAX: Final = 15.0
 """A broker that answers nothing for this long ends the process. A restart, after a kill too, takes a third of it."""
 COUNTERS_LOG_INTERVAL_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 20.0
+LOOP_ANSWER_S_MAX: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +82,8 @@ class Worker:
         self.topology = Topology.load()
         self.names = {t.name: settings.topic(t.name) for t in self.topology.topics}
         self.schemas = schemas_in_force(settings, register=True)
+        self._members: list[GroupMember] = []
+        self._progress: ProgressWatch | None = None
         self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._failure: asyncio.Future[None]
 
@@ -96,6 +104,7 @@ class Worker:
             await asyncio.to_thread(caught_up.mark_start)
         outbox = Outbox(librdkafka(self.settings))
         apps = [self._app(name, outbox) for name in self.stage_names]
+        self._progress = ProgressWatch(self.settings, self._members, partial(self._fail_from_a_thread, loop))
         garbage_collector.settle()
         log.info("worker starts", stages=",".join(self.stage_names), brokers=brokers, engine=self.engine)
         await asyncio.gather(*(app.start() for app in apps))
@@ -108,11 +117,13 @@ class Worker:
         if self.until_caught_up:
             ends.append(asyncio.create_task(caught_up.wait()))
         counting = asyncio.create_task(self._log_counters())
+        self._progress.start()
         try:
             done, _ = await asyncio.wait([self._failure, *ends], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            self._progress.stop()
             for task in (counting, *ends):
                 task.cancel()
             log.info("worker ends", **self.counters.fields())
@@ -126,17 +137,32 @@ class Worker:
         except TimeoutError:
             log.warning("worker did not stop in time; what was not committed will be handled again")
 
+    def faults(self) -> list[Fault]:
+        """Which groups and partitions of this process don't go on, as of the last look, 2 s ago or less; none if all do
+        or the worker does not run yet. Any thread may ask."""
+        return self._progress.faults if self._progress is not None else []
+
     def fail(self, error: BaseException) -> None:
         """The first error ends the worker."""
         if not self._failure.done() and not isinstance(error, asyncio.CancelledError):
             self._failure.set_exception(error)
+
+    def _fail_from_a_thread(self, loop: asyncio.AbstractEventLoop, error: SepError) -> None:
+        """Ends the process, where the loop itself stands still, too."""
+        loop.call_soon_threadsafe(self.fail, error)
+        time.sleep(LOOP_ANSWER_S_MAX)  # by then the process has ended, if the loop runs
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"sep-stream: {error}\n")
+            sys.stderr.flush()
+        os._exit(1)
 
     def _app(self, name: str, outbox: Outbox) -> StageApp:
         topics = [self.names[topic] for topic in STAGE_INPUTS[name]]
         member = GroupMember(
             self.settings, name, topics, self.fail, self._lost_input_remedy(name), self.counters.add
         )  # fmt: skip
-        stage = self._stage(name, member.is_current)
+        self._members.append(member)
+        stage = self._stage(name, member)
         return StageApp(member, BatchAgent(member, stage, outbox, self.fail, self.settings.fetch_records))
 
     def _lost_input_remedy(self, stage: str) -> str:
@@ -153,7 +179,7 @@ class Worker:
             "(`kafka-consumer-groups --delete`) and start one with --rebuild-state"
         )
 
-    def _stage(self, name: str, is_current: Callable[[Batch], bool]) -> Stage:
+    def _stage(self, name: str, member: GroupMember) -> Stage:
         s, names, instruments = self.settings, self.names, self.topology.instruments
         params = s.window_params()
         if name == "convert":
@@ -171,8 +197,8 @@ class Worker:
                 instruments,
                 s.convert_parameters(),
                 s.partitions,
-                self._input_log(name, names["market.events"], names["convert.state"]),
-                is_current,
+                self._input_log(member, names["market.events"], names["convert.state"]),
+                member.is_current,
                 self.counters,
                 self.rebuild_state,
             )
@@ -199,16 +225,16 @@ class Worker:
             instruments,
             s.settle_parameters(),
             s.stake(),
-            self._input_log(name, names["signals"], names["settle.state"]),
-            is_current,
+            self._input_log(member, names["signals"], names["settle.state"]),
+            member.is_current,
             self.counters,
             self.rebuild_state,
         )
 
-    def _input_log(self, stage: str, topic: str, state_topic: str) -> KafkaInputLog:
+    def _input_log(self, member: GroupMember, topic: str, state_topic: str) -> KafkaInputLog:
         """As patient as the worker itself: a state may have to be recovered while the broker is away."""
-        group = self.settings.prefix + stage
-        return KafkaInputLog(self.settings, topic, state_topic, group, BROKER_SILENCE_S_MAX)
+        group = self.settings.prefix + member.stage
+        return KafkaInputLog(self.settings, topic, state_topic, group, BROKER_SILENCE_S_MAX, member.alive)
 
     async def _watch_broker(self, outbox: Outbox, brokers: str) -> None:
         """Raises DependencyError once the broker has been silent for too long.

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -64,16 +64,23 @@ def put_in_force(settings: Settings, model: Model, symbols: Sequence[str], from_
 
 
 @contextmanager
-def worker(settings: Settings, *flags: str, patient: bool = True, **environment: str) -> Iterator[Forked]:
+def worker(
+    settings: Settings,
+    *flags: str,
+    patient: bool = True,
+    before: Callable[[], None] | None = None,
+    **environment: str,
+) -> Iterator[Forked]:
     """A worker process, ended with its children at the end of the block. Its log goes to data_dir/worker.log.
 
+    before: called in the process first
     patient: it waits for its servers as long as a slow machine needs, and not as long as the program's own limits say
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, **settings.environment(), "SEP_LOG_FORMAT": "json", **environment}
     log = settings.data_dir / "worker.log"
     log.touch()
-    process = Forked(["worker", *flags], variables, Path.cwd(), log, log, patient)
+    process = Forked(["worker", *flags], variables, Path.cwd(), log, log, patient, before)
     try:
         yield process
     finally:

@@ -67,6 +67,9 @@ class Consumer:
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         self.assigned.append({Place(tp.topic, tp.partition): tp.offset for tp in partitions})
 
+    def memberid(self) -> str:
+        return "member-1"
+
     def pause(self, partitions: list[TopicPartition]) -> None:
         self.paused |= {Place(tp.topic, tp.partition) for tp in partitions}
 

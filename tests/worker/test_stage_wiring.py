@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ EXPECTED = {
     "convert": ("ConvertStage", "events", "p.market.events", "p.convert.state"),
     "settle": ("SettleStage", "signals", "p.signals", "p.settle.state"),
 }
+
+
+def member_of(stage: str) -> Any:
+    return SimpleNamespace(stage=stage, is_current=lambda batch: True, alive=lambda: None)
 
 
 def stage_arguments(
@@ -34,7 +39,7 @@ def stage_arguments(
 
         monkeypatch.setattr(runner, kind.__name__, note)
     settings = Settings.load(brokers="127.0.0.1:1", prefix="p.", data_dir=folder)
-    Worker(settings, (name,), engine="cpu", rebuild_state=rebuild)._stage(name, lambda batch: True)
+    Worker(settings, (name,), engine="cpu", rebuild_state=rebuild)._stage(name, member_of(name))
     log, stage = found
     assert stage["input_log"] is log
     return stage, log

@@ -56,9 +56,21 @@ class Outbox:
         return True
 
 
+class Watch:
+    def __init__(self, *_: Any) -> None:
+        self.faults: list[Any] = []
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(runner, "Outbox", Outbox)
+    monkeypatch.setattr(runner, "ProgressWatch", Watch)
     monkeypatch.setattr(garbage_collector, "settle", lambda: None)
     return Worker(Settings.load(brokers="127.0.0.1:1", data_dir=tmp_path), ("convert",), engine="cpu")
 
