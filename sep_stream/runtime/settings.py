@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     ssl_key_password: SecretStr | None = None
     group_instance: str | None = Field(None, description="static member id of a worker's consumer groups")
     fetch_records: int = Field(5_000, ge=1, le=100_000, description="most that a worker takes at once")
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="how a worker's groups share out partitions; consumer: by the broker (KIP-848)"
+    )
     max_poll_interval_s: int = Field(
         60, ge=10, le=86_400, description="seconds after which a worker that stands still is out of its consumer groups"
     )

@@ -132,9 +132,7 @@ class GroupReader:
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
             "group.id": self.group,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": SESSION_TIMEOUT_MS,
-            "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
+            "group.protocol": self._settings.group_protocol,
             "max.poll.interval.ms": self._settings.max_poll_interval_s * 1000,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
@@ -146,6 +144,12 @@ class GroupReader:
             "on_commit": self._on_commit,
             "error_cb": self._on_error,
         }
+        if self._settings.group_protocol == "classic":  # by the other, the broker decides these
+            config |= {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
+            }
         if self._settings.group_instance is not None:
             config["group.instance.id"] = self._settings.group_instance
         return config
