@@ -78,9 +78,14 @@ class GroupMember:
 
     def own_word(self) -> OwnWord:
         """Any thread may ask."""
-        position = self._reader.assigned()
-        in_flight = frozenset(filter(self._ledgers.in_flight, position))
-        return OwnWord(self._reader.group, self._reader.member_id, position, in_flight, self._signs_of_life)
+        assigned = self._reader.assigned()
+        return OwnWord(
+            self._reader.group,
+            self._reader.member_id,
+            {place: position.offset for place, position in assigned.items()},
+            frozenset(p for p, (epoch, _, fetches) in assigned.items() if self._ledgers.is_behind(p, epoch, fetches)),
+            self._signs_of_life,
+        )
 
     async def commit(self) -> None:
         """Commit what was acknowledged since the last commit that succeeded."""

@@ -11,7 +11,6 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -89,9 +88,8 @@ class Commit(NamedTuple):
     done: Future[frozenset[Place]]
 
 
-@dataclass(slots=True)
-class _Position:
-    """epoch: of the assignment · offset: the next to be handed over; None until one was · fetches: so far"""
+class Position(NamedTuple):
+    """epoch: of the assignment · offset: the next to be handed over; None if unknown · fetches: so many so far"""
 
     epoch: int
     offset: int | None
@@ -116,7 +114,7 @@ class GroupReader:
         self.group = group
         self._settings, self._topics, self._receiver = settings, list(topics), receiver
         self._lost_input_remedy = lost_input_remedy
-        self._positions: dict[Place, _Position] = {}
+        self._positions: dict[Place, Position] = {}
         self._last_epoch: dict[Place, int] = defaultdict(int)
         self._room = threading.Semaphore(FETCHES_IN_FLIGHT_MAX)
         self._paused = False
@@ -174,9 +172,9 @@ class GroupReader:
         position = self._positions.get(place)
         return None if position is None else position.epoch
 
-    def assigned(self) -> dict[Place, int | None]:
-        """The partitions that this member has, each with the offset that is fetched next, as far as it is known."""
-        return {place: position.offset for place, position in list(self._positions.items())}
+    def assigned(self) -> dict[Place, Position]:
+        """The partitions that this member has."""
+        return dict(self._positions)
 
     def commit(self, offsets: Mapping[Place, tuple[int, int]]) -> Future[frozenset[Place]]:
         """Commit (epoch, offset) by partition; those that are no longer this member's are left out."""
@@ -237,10 +235,10 @@ class GroupReader:
         return tuple(self._batch(place, RecordBatch(part)) for place, part in parts.items() if place in self._positions)
 
     def _batch(self, place: Place, records: RecordBatch) -> Batch:
-        position = self._positions[place]
-        position.offset, number = int(records.offsets[-1]) + 1, position.fetches
-        position.fetches += 1
-        return Batch(*place, records, position.offset, position.epoch, number)
+        epoch, _, number = self._positions[place]
+        next_offset = int(records.offsets[-1]) + 1
+        self._positions[place] = Position(epoch, next_offset, number + 1)
+        return Batch(*place, records, next_offset, epoch, number)
 
     # Rebalances.
 
@@ -250,7 +248,7 @@ class GroupReader:
             place = Place(start.topic, start.partition)
             self._last_epoch[place] += 1
             known = start.offset if start.offset >= 0 else None
-            self._positions[place] = _Position(self._last_epoch[place], known)
+            self._positions[place] = Position(self._last_epoch[place], known)
         consumer.incremental_assign(starts)
         self.member_id = consumer.memberid() or ""
         if self._paused and starts:

@@ -59,12 +59,14 @@ class Ledgers:
 
     def pending(self, places: Iterable[Place]) -> bool:
         """Is anything that was fetched of these partitions not acknowledged?"""
-        return any(map(self.in_flight, places))
+        return any(not fetched.acked for ledger in self.of(places).values() for fetched, _ in ledger.pending)
 
-    def in_flight(self, place: Place) -> bool:
-        """As `pending` of one partition, for any thread: it changes nothing."""
+    def is_behind(self, place: Place, epoch: int, fetches: int) -> bool:
+        """Has any of the epoch's fetches not arrived here, or not been acknowledged? Any thread may ask."""
         ledger = self._ledgers.get(place)
-        return ledger is not None and not all(fetched.acked for fetched, _ in list(ledger.pending))
+        if ledger is None or ledger.epoch != epoch:
+            return fetches > 0
+        return fetches > ledger.expected_number or not all(fetched.acked for fetched, _ in list(ledger.pending))
 
     def to_commit(self, place: Place, epoch: int | None) -> int | None:
         """The offset to commit; None where the group has it, or where no batch of the present epoch is acknowledged."""

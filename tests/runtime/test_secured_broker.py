@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import stat
 import subprocess
@@ -41,7 +42,7 @@ from sep_stream.worker.runner import STAGES
 from tests.cli.commands import finish, start
 from tests.cli.refusals import Sender
 from tests.waiting import bear_with_servers, slow_bound_s
-from tests.worker.harness import COLD_S_MAX, SCHEMAS, SMALL, TOPOLOGY, log_of, put_in_force, worker
+from tests.worker.harness import COLD_S_MAX, SCHEMAS, SMALL, TOPOLOGY, await_log, log_of, put_in_force, worker
 from tests.worker.markets import SEED, SYMBOLS, model_of, quotes
 
 pytestmark = pytest.mark.integration
@@ -189,6 +190,34 @@ def test_the_pipeline_runs_with_a_user_for_each_stage(secured: Secured, tmp_path
     kinds = [kind for batch in EventLog(secured_by("read"), TOPOLOGY).batches(SYMBOLS) for kind in batch.kind.tolist()]
     assert kinds.count(Kind.QUOTE) == len(events)
     assert secured.names_no_secret("".join((folder / "worker.log").read_text() for folder in folders.values()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("group", "sep.convert", "read consumer group 'sep.convert'"),
+        ("topic", "sep.market.events", "read topic 'sep.market.events'"),
+    ],
+)
+def test_a_right_that_is_taken_from_a_running_worker_ends_it_with_the_remedy(
+    secured: Secured, tmp_path: Path, kind: str, name: str, told: str
+) -> None:
+    """Nobody would hear of a member that the group refuses, or of a topic that it may not read any more."""
+    admin = secured.settings("admin")
+    taken = [
+        acl
+        for acl in acls.declared(admin, TOPOLOGY)
+        if (acl.principal, acl.resource, acl.name) == ("User:convert", kind, name)
+    ]
+    settings = secured.settings("convert", data_dir=tmp_path)
+    with worker(settings, "--stages", "convert") as process:
+        await_log(settings, process, '"partitions assigned"')
+        acls.prune(admin, taken)
+        try:
+            assert process.wait(COLD_S_MAX) == 1
+        finally:
+            acls.apply(admin, TOPOLOGY)
+    assert re.search(rf"does not let user 'convert' {told}; .*topics acl", log_of(settings)), log_of(settings)
 
 
 def test_one_process_of_several_stages_is_a_user_of_its_own(secured: Secured) -> None:

@@ -16,6 +16,7 @@ from sep_stream.runtime.settings import Settings
 from sep_stream.worker import group_member
 from sep_stream.worker.batches import Batch, Fetched, Place
 from sep_stream.worker.group_member import GroupMember
+from sep_stream.worker.group_reader import Position
 from tests.worker.memory_log import INPUT, all_goes_on, batch, played
 
 A, B = Place(INPUT, 0), Place(INPUT, 1)
@@ -29,6 +30,9 @@ class Reader:
         self.commits: list[dict[Place, int]] = []
         self.refusing = False
         self.room = 0
+
+        self.group, self.member_id = "p.convert", "me"
+        self.assigned: Callable[[], dict[Place, Position]] = dict
 
     def start(self) -> None:
         pass
@@ -185,6 +189,28 @@ def test_a_fetch_that_went_missing_on_the_way_to_the_agent_ends_the_process(run:
         [failure] = play.failures
         assert isinstance(failure, StateError)
         assert "records went missing" in str(failure)
+
+    run(steps)
+
+
+def test_what_is_on_its_way_to_the_agent_or_not_acknowledged_is_in_flight(run: Run) -> None:
+    async def steps(play: Play) -> None:
+        def in_flight(fetches: int, epoch: int = 1) -> bool:
+            play.reader.assigned = lambda: {A: Position(epoch, 5, fetches)}
+            word = play.member.own_word()
+            assert (word.group, word.member_id, word.position) == ("p.convert", "me", {A: 5})
+            return A in word.in_flight
+
+        assert not in_flight(0)
+        assert in_flight(1)  # the loop has not got it yet
+        fetched = await play.fetch(batch([0]))
+        assert in_flight(1)
+        assert fetched is not None
+        play.member.acknowledge(fetched)
+        assert not in_flight(1)
+        assert in_flight(2)
+        assert not in_flight(0, epoch=2)
+        assert in_flight(1, epoch=2)
 
     run(steps)
 

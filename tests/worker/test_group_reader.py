@@ -186,7 +186,7 @@ def test_each_partition_begins_where_the_group_is_or_where_the_log_does(reading:
     reading.assign(A, B)
     assert reading.kafka.assigned == [{A: 5, B: OFFSET_BEGINNING}]
     assert reading.kafka.topics == [INPUT]
-    assert reading.reader.assigned() == {A: 5, B: None}
+    assert reading.reader.assigned() == {A: (1, 5, 0), B: (1, None, 0)}
 
 
 def test_fetches_of_an_epoch_are_numbered_and_go_on_where_the_last_one_ended(reading: Reading) -> None:
@@ -197,7 +197,7 @@ def test_fetches_of_an_epoch_are_numbered_and_go_on_where_the_last_one_ended(rea
         [(0, [5], 6, 1, 0), (0, [6, 9], 10, 1, 1), (1, [0], 1, 1, 0)],
         [(0, [10], 11, 1, 2)],
     ]
-    assert reading.reader.assigned() == {A: 11, B: 1}
+    assert reading.reader.assigned() == {A: (1, 11, 3), B: (1, 1, 1)}
 
 
 def test_a_partition_that_comes_again_begins_a_new_epoch_and_others_go_on(reading: Reading) -> None:
