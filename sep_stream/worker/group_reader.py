@@ -335,8 +335,7 @@ class GroupReader:
             about = f"consumer group {self.group!r}" if of_group else f"topic {topic!r}"
             raise DependencyError(denial(self._settings, about, "read"))
         if code in _ENDS_MEMBERSHIP or error.fatal():
-            remedy = _ENDS_MEMBERSHIP.get(code, _ENDS_MEMBERSHIP[KafkaError._FATAL])
-            raise DependencyError(f"consumer group {self.group!r}: {error.str()}; {remedy}")
+            raise DependencyError(f"consumer group {self.group!r}: {error.str()}; {_remedy(error)}")
         self._receiver.note(error.name().lower().lstrip("_"))
         if code not in self._told:
             self._told.add(code)
@@ -362,6 +361,12 @@ class GroupReader:
         if isinstance(error, KafkaException):
             return DependencyError(f"consumer group {self.group!r}: {error.args[0].str()}")
         return error
+
+
+def _remedy(error: KafkaError) -> str:
+    """librdkafka tells a fatal error under a code of its own, with the broker's reason in its text."""
+    codes = (code for code in _ENDS_MEMBERSHIP if code == error.code() or KafkaError(code).str() in error.str())
+    return _ENDS_MEMBERSHIP[min(codes, key=lambda code: code == KafkaError._FATAL, default=KafkaError._FATAL)]
 
 
 def _places(offsets: Mapping[Place, int]) -> list[TopicPartition]:

@@ -342,6 +342,12 @@ def test_an_error_that_no_waiting_mends_ends_the_process_with_its_remedy(
     assert told in str(reading.failure)
 
 
+def test_a_fatal_errors_remedy_is_that_of_the_brokers_reason(reading: Reading) -> None:
+    reason = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+    reading.play(lambda: reading.kafka.config["error_cb"](KafkaError(KafkaError._FATAL, f"consumer error: {reason}")))
+    assert "SEP_GROUP_INSTANCE" in str(reading.failure)
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -91,6 +91,24 @@ def test_a_second_worker_joining_and_leaving_changes_nothing(
     assert_same(settings, undisturbed)
 
 
+def test_of_two_workers_with_one_group_instance_the_first_ends_and_says_so(
+    make_settings: Callable[..., Settings], prefix: str, tmp_path: Path
+) -> None:
+    """Both would read the same partitions."""
+    settings = make_settings(prefix, group_instance="one", **SMALL)
+    second = settings.model_copy(update={"data_dir": tmp_path / "second"})
+    stages = ("--stages", "convert")
+    with worker(settings, *stages) as first:
+        await_log(settings, first, '"partitions assigned"')
+        with worker(second, *stages) as other:
+            assert first.wait(COLD_S_MAX) == 1
+            await_log(second, other, '"partitions assigned"')
+            assert other.poll() is None, log_of(second)[-2000:]
+    told = log_of(settings)
+    assert f"consumer group '{prefix}convert'" in told
+    assert "give each its own SEP_GROUP_INSTANCE" in told
+
+
 def await_members(settings: Settings, count: int) -> None:
     """Wait until the partitions of every stage are shared by that many members."""
     groups = [settings.prefix + stage for stage in STAGES]
