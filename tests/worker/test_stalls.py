@@ -52,3 +52,24 @@ def test_a_stall_longer_than_the_session_changes_nothing(
         assert process.poll() is None, log_of(settings)[-3000:]
     assert_same(settings, undisturbed)
     assert log_of(settings).count(RECOVERED) <= RECOVERIES_MAX * 2  # the instruments lie in two partitions
+
+
+def test_a_group_that_is_deleted_under_a_running_worker_begins_anew_and_changes_nothing(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
+) -> None:
+    """The broker deletes a group that has no member: as of a worker that stood still."""
+    settings = make_settings(prefix, **SMALL)
+    log = steps(settings, SEED, STEPS)
+    play(log[:2])
+    admin = AdminClient({"bootstrap.servers": settings.brokers})
+    with worker(settings) as process:
+        await_handled(settings, process)
+        process.send_signal(signal.SIGSTOP)
+        await_expelled(settings)
+        for deleted in admin.delete_consumer_groups([settings.prefix + stage for stage in STAGES]).values():
+            deleted.result(60)
+        process.send_signal(signal.SIGCONT)
+        play(log[2:])
+        await_handled(settings, process)
+        assert process.poll() is None, log_of(settings)[-3000:]
+    assert_same(settings, undisturbed)
