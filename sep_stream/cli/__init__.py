@@ -65,8 +65,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 failed, 2 wrong usage, 130 interrupted. No traceback, unless SEP_DEBUG."""
-    configure_numba_cache()
     try:
+        configure_numba_cache()
         code = cli.main(prog_name="sep-stream", standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -20,7 +20,9 @@ from sep_stream.market.events import NULL, EventBatch, Kind, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import US_PER_S
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+"""Version of a snapshot's state. 2 has the layout of 1; since then the first event of an instrument is held, and a
+repeat of a held event is a duplicate, so that a log can give another state than a snapshot of 1 holds."""
 
 _SEVEN_DAYS_S: Final = 7 * 86_400
 
@@ -222,7 +224,8 @@ class MarketDataConverter:
 
     def snapshot(self) -> bytes:
         """The state as bytes that `restore` takes; the same for any chunking of the same events."""
-        used = np.flatnonzero((self.rows["watermark_us"] != NULL) | (self.rows["model"] >= 0))
+        rows = self.rows
+        used = np.flatnonzero((rows["watermark_us"] != NULL) | (rows["held"] == 1) | (rows["model"] >= 0))
         names = sorted(self._sources)
         sequences = [
             [place, name, int(self._last_sequence[i, code]), int(self._last_time_us[i, code])]

@@ -17,7 +17,7 @@ from sep_stream.market.instruments import UNITS_PER_ONE
 from sep_stream.market.timeframes import DURATION_US, MINUTE_US, US_PER_S
 
 HELD: Final = 250
-"""A row's outcome while the event waits for the next one of its instrument."""
+"""A row's outcome while the event waits for the next one of its instrument, and after that one has refused it."""
 IGNORED: Final = 251
 """A row's outcome where a heartbeat brought nothing new."""
 
@@ -64,10 +64,22 @@ def run(
             continue
         if n_bars + _BARS_PER_EVENT_MAX > len(bars):
             bars = _grown_bars(bars)
-        far = st.watermark_us != NULL and t - st.watermark_us > max_jump_us
+        confirmed = False
         if st.held:
+            refuses = _refuses_held(st, kind[k], t, max_jump_us)
+            # duplicate: metrics.md 1, against the source's last as it will be once the held event is processed
+            repeats = seq != NULL and src == st.held_source and seq <= st.held_sequence and t <= st.held_time_us
+            if repeats and not refuses:
+                reason[k] = _DUPLICATE
+                continue
             st.held = 0
-            if far:
+            if refuses:
+                if n_refused == len(refused):
+                    refused = _grown_refused(refused)
+                refused[n_refused, 0], refused[n_refused, 1], refused[n_refused, 2] = i, held_row[i], st.held_offset
+                n_refused += 1
+            else:
+                confirmed = st.watermark_us != NULL  # a first event says nothing of how far ahead the next may be
                 if st.held_sequence != NULL:
                     last_sequence[i, st.held_source] = st.held_sequence
                     last_time_us[i, st.held_source] = max(last_time_us[i, st.held_source], st.held_time_us)
@@ -75,21 +87,19 @@ def run(
                     st, i, k, st.held_kind, st.held_time_us, st.held_event, st.held_model, priced_by_trades[i],
                     deadband, bars, n_bars,
                 )  # fmt: skip
-            else:
-                if n_refused == len(refused):
-                    refused = _grown_refused(refused)
-                refused[n_refused, 0], refused[n_refused, 1], refused[n_refused, 2] = i, held_row[i], st.held_offset
-                n_refused += 1
-        elif far:
+                if held_row[i] >= 0:
+                    reason[held_row[i]] = _OK
+        # jump: metrics.md 1; without a watermark, of the first event, any time is one
+        if not confirmed and (st.watermark_us == NULL or t - st.watermark_us > max_jump_us):
             _hold(st, kind[k], t, seq, src, offset[k], checked[k])
             held_row[i] = k
             reason[k] = HELD
             continue
         if kind[k] == _HEARTBEAT:
-            if st.watermark_us != NULL and t <= st.watermark_us:
+            if t <= st.watermark_us:
                 reason[k] = IGNORED
                 continue
-        elif st.watermark_us != NULL and t < st.watermark_us // MINUTE_US * MINUTE_US:
+        elif t < st.watermark_us // MINUTE_US * MINUTE_US:
             reason[k] = _LATE
             continue
         if seq != NULL:
@@ -143,6 +153,16 @@ def _grown_refused(refused: Any) -> Any:
     for k in range(len(refused)):
         grown[k, 0], grown[k, 1], grown[k, 2] = refused[k, 0], refused[k, 1], refused[k, 2]
     return grown
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _refuses_held(st: Any, kind: int, t: int, max_jump_us: int) -> bool:
+    """Whether an event of this time shows that the held one's is wrong: it is not far ahead of the watermark as well,
+    or the held one is the first and would be far ahead of this one."""
+    if st.watermark_us != NULL:
+        return bool(t - st.watermark_us <= max_jump_us)
+    told_us = t + MINUTE_US if kind == _BAR else t
+    return bool(st.held_time_us - told_us > max_jump_us)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

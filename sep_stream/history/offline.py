@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sep_stream.convert import ConvertOutput, MarketDataConverter
 from sep_stream.convert.machine import HELD
 from sep_stream.convert.state import BAR_DTYPE
-from sep_stream.market.events import REASON_TEXT, EventBatch, Reason
+from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instrument
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
 from sep_stream.metrics import HORIZON_BARS, Engine, WindowParams, compute_metrics
@@ -100,10 +100,9 @@ class Conversion:
         for reason, count in self.unused.items():
             self._note(f"{count:,} rows were not used: {reason}")
         if self._converter.rows["held"][self._position]:
-            self._note(
-                f"{self._held_in}: its last row was not used: it is far ahead of the one before it and none follows, "
-                "so its time may be wrong"
-            )
+            first = self._converter.rows["watermark_us"][self._position] == NULL
+            why = "no other confirms its time" if first else "it is far ahead of the one before it and none follows"
+            self._note(f"{self._held_in}: its last row was not used: {why}, so its time may be wrong")
 
 
 def _bar_columns(closed: npt.NDArray[np.void], instrument: Instrument) -> Columns:

@@ -169,6 +169,9 @@ class Requeue:
             if rejection.row >= 0:
                 reason[rejection.row] = rejection.reason
         reason[reason == IGNORED] = Reason.OK
+        # Held as the first of its instrument, not as one far ahead of it: used once another follows.
+        first = converter.rows["watermark_us"] == NULL
+        reason[(reason == HELD) & first[events.instrument]] = Reason.OK
         ok = reason == Reason.OK
         forecast.fate.update(HELD_AS_JUMP if r == HELD else Reason(r).name for r in reason.tolist())
         forecast.unjudged += int(np.count_nonzero(quiet[events.instrument] & ok))

@@ -88,7 +88,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.BAD_VOLUME: "volume is negative",
     Reason.BAD_MODEL_ID: "model_id: expected a SHA-256 as 64 lower-case hex digits",
     Reason.DUPLICATE: "its sequence is not above the last of its instrument and source, nor its time newer",
-    Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event is not",
+    Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event's is not",
     Reason.LATE: "its minute has closed",
     Reason.PARAMETERS: "made with other window parameters than this worker's settings",
 }

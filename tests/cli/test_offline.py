@@ -146,6 +146,13 @@ def test_rows_that_cannot_be_used_are_told_with_file_and_line(tmp_path: Path) ->
     assert f"{path}: its last row was not used: it is far ahead" in result.stderr
 
 
+def test_a_file_of_one_row_gives_no_bar_and_tells_why(tmp_path: Path) -> None:
+    path = candles(tmp_path / "c.csv", [110_000])
+    result = run("bars", path, "--instrument", "EUR/USD")
+    assert rows(result) == []
+    assert f"{path}: its last row was not used: no other confirms its time" in result.stderr
+
+
 def test_a_jump_held_from_one_file_is_told_in_that_file(tmp_path: Path) -> None:
     first = candles(tmp_path / "a.csv", [110_000], f"{T0 + 30 * 86_400},1,1,1,1,1")
     second = tmp_path / "b.csv"

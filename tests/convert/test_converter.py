@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, MarketDataConverter
+from sep_stream.convert.machine import HELD
 from sep_stream.errors import ConfigurationError, StateError
 from sep_stream.market.decode import events_from_records
 from sep_stream.market.events import EventBatch, Reason
@@ -109,6 +110,28 @@ def test_an_event_that_was_held_over_a_snapshot_is_rejected_with_its_own_bytes()
     [rejection] = restored.feed(events_from_records(DECLARED, [quote(1)])).rejections
     assert (rejection.row, rejection.offset, rejection.reason) == (-1, 1, Reason.JUMP)
     assert (rejection.key, rejection.value) == (b"key", b"\x00held\xff")
+
+
+def test_a_first_event_that_was_held_over_a_snapshot_is_rejected_with_its_own_bytes() -> None:
+    converter = MarketDataConverter(DECLARED, SHORT)
+    converter.feed(replace(events_from_records(DECLARED, [quote(8 * DAY_US)]), keys=[b"key"], values=[b"held"]))
+    restored = MarketDataConverter.restore(converter.snapshot(), DECLARED, SHORT)
+    [rejection] = restored.feed(events_from_records(DECLARED, [quote(0)])).rejections
+    assert (rejection.row, rejection.offset, rejection.reason) == (-1, 0, Reason.JUMP)
+    assert (rejection.key, rejection.value) == (b"key", b"held")
+
+
+def test_a_row_is_held_only_while_it_waits_or_when_it_is_refused() -> None:
+    def reasons(*after_us: int) -> list[int]:
+        batch = events_from_records(DECLARED, [quote(t) for t in after_us])
+        return MarketDataConverter(DECLARED, SHORT).feed(batch).reason.tolist()
+
+    ok = int(Reason.OK)
+    assert reasons(0) == [HELD]
+    assert reasons(0, 1) == [ok, ok]
+    assert reasons(8 * DAY_US, 0) == [HELD, HELD]
+    assert reasons(0, 8 * DAY_US) == [ok, HELD]
+    assert reasons(0, 8 * DAY_US, 8 * DAY_US) == [ok, ok, ok]
 
 
 HOME = partition_for(b"EUR/USD", PARTITIONS)

@@ -68,7 +68,7 @@ class InstrumentLog:
         self.model_id: str | None = None
         self.watermark: int | None = None
         self.held: tuple[Event, str | None] | None = None
-        """An event that jumped ahead, and the model in force when it was read."""
+        """The first event or one that jumped ahead, and the model in force when it was read."""
         self.last_sequence: dict[str, int] = {}
         self.newest_time: dict[str, int] = {}
         """Both by source, of the accepted events that had a sequence."""
@@ -81,18 +81,23 @@ class InstrumentLog:
         if event["kind"] == "MODEL":
             self.model_id = event["model_id"]
             return []
-        if self.is_duplicate(event):
+        if self.is_duplicate(event) or self.is_duplicate_of_held(event):
             return [("duplicate", event)]
-        held, self.held = self.held, None
-        if held is None:
-            if self.is_jump(event):
-                self.held = (event, self.model_id)
-                return []
-            return self.accept(event, self.model_id)
-        held_event, held_model_id = held
-        if self.is_jump(event):
-            return self.accept(held_event, held_model_id) + self.accept(event, self.model_id)
-        return [("dead", held_event, "JUMP"), *self.accept(event, self.model_id)]
+        outputs: list[Output] = []
+        confirmed = False
+        if self.held is not None:
+            held_event, held_model_id = self.held
+            is_first = self.watermark is None
+            if self.refuses_held(event):
+                outputs += [("dead", held_event, "JUMP")]
+            else:
+                outputs += self.accept(held_event, held_model_id)
+                confirmed = not is_first
+            self.held = None
+        if self.is_jump(event) and not confirmed:
+            self.held = (event, self.model_id)
+            return outputs
+        return outputs + self.accept(event, self.model_id)
 
     def is_duplicate(self, event: Event) -> bool:
         source, sequence, time = event["source"], event["sequence"], event["event_time"]
@@ -100,8 +105,26 @@ class InstrumentLog:
             return False
         return bool(sequence <= self.last_sequence[source] and time <= self.newest_time[source])
 
+    def is_duplicate_of_held(self, event: Event) -> bool:
+        """Whether the event would be a duplicate, were the held one processed before it as it is to be."""
+        if self.held is None or self.refuses_held(event):
+            return False
+        held, _ = self.held
+        if None in (event["sequence"], held["sequence"]) or event["source"] != held["source"]:
+            return False
+        return bool(event["sequence"] <= held["sequence"] and event["event_time"] <= held["event_time"])
+
+    def refuses_held(self, event: Event) -> bool:
+        """Whether the event shows that the held one's time is wrong."""
+        assert self.held is not None
+        if self.watermark is not None:
+            return not self.is_jump(event)
+        held, _ = self.held
+        return bool(held["event_time"] > told_time(event) + self.max_jump_us)
+
     def is_jump(self, event: Event) -> bool:
-        return self.watermark is not None and bool(event["event_time"] > self.watermark + self.max_jump_us)
+        """Whether the event is to be held: it is far ahead of the watermark, or there is none."""
+        return self.watermark is None or bool(event["event_time"] > self.watermark + self.max_jump_us)
 
     def accept(self, event: Event, model_id: str | None) -> list[Output]:
         """Takes the event into the state, unless it is late or a heartbeat that tells nothing new."""
@@ -116,8 +139,7 @@ class InstrumentLog:
             self.last_sequence[source] = event["sequence"]
             self.newest_time[source] = max(time, self.newest_time.get(source, time))
         self.put_into_bar(event)
-        told_time = time + MINUTE_US if event["kind"] == "BAR" else time
-        self.watermark = told_time if self.watermark is None else max(self.watermark, told_time)
+        self.watermark = max(told_time(event), self.watermark or 0)
         return self.close_bars(model_id)
 
     def put_into_bar(self, event: Event) -> None:
@@ -221,6 +243,11 @@ class InstrumentLog:
             window["m5"] = self.newest_window["M5"]
             window["m15"] = self.newest_window["M15"]
         return window
+
+
+def told_time(event: Event) -> int:
+    """The watermark that an event alone gives: its time, or the end of a candle."""
+    return int(event["event_time"]) + (MINUTE_US if event["kind"] == "BAR" else 0)
 
 
 def next_bit(last_bit: int, move: int, deadband: int) -> int:

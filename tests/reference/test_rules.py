@@ -164,7 +164,7 @@ def test_events_of_equal_times_count_in_the_order_of_the_log(convert: Convert) -
 
 def test_bars_still_open_at_the_end_are_never_emitted(convert: Convert) -> None:
     assert convert([quote("12:00:00"), quote("12:00:59.999999")]).bars == []
-    assert names(convert([flat("12:00:00")])) == ["M1 12:00"]
+    assert names(convert([flat("12:00:00"), heartbeat("12:01:00")])) == ["M1 12:00"]
 
 
 def test_a_longer_bar_with_one_minute_in_it_is_a_bar_the_first_of_a_stream_too(convert: Convert) -> None:
@@ -297,11 +297,50 @@ def test_a_jump_that_nothing_follows_waits(convert: Convert) -> None:
     assert (out.bars, out.dead, out.late) == ([], [], [])
 
 
-def test_a_repeat_of_a_held_jump_confirms_it(convert: Convert) -> None:
-    held = quote("20T12:00:00", sequence=3)
-    out = convert([quote("12:00:00", sequence=2), held, held])
-    assert names(out) == ["M1 12:00", "M5 12:00", "M15 12:00"]
-    assert (out.dead, out.duplicates) == ([], [])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_repeat_of_a_held_jump_neither_confirms_nor_refuses_it(convert: Convert, times: int) -> None:
+    held = [quote("20T12:00:00", sequence=3)] * (1 + times)
+    repeats = list(range(2, 2 + times))
+    out = convert([quote("12:00:00", sequence=2), *held])
+    assert (out.bars, out.dead, out.duplicates) == ([], [], repeats)
+    out = convert([quote("12:00:00", sequence=2), *held, quote("12:00:30", sequence=4)])
+    assert (out.bars, out.dead, out.late, out.duplicates) == ([], [(1, "JUMP")], [], repeats)
+    out = convert([quote("12:00:00", sequence=2), *held, quote("20T12:01:00", sequence=4), *held])
+    assert minutes(out, "volume") == [(1,), (1,)]
+    assert (out.dead, len(out.duplicates)) == ([], 2 * times + 1)
+
+
+def test_a_jump_is_a_duplicate_if_the_held_one_makes_it_one(convert: Convert) -> None:
+    """An older sequence of the same source at an older time, as behind an event that was not held."""
+    first, held = quote("12:00:00", sequence=2), quote("20T12:00:00", sequence=5)
+    assert convert([first, held, quote("20T11:59:00", sequence=4)]).duplicates == [2]
+    for different in (
+        quote("20T11:59:00", sequence=6),
+        quote("20T12:00:01", sequence=4),
+        quote("20T12:00:00", sequence=5, source="other"),
+        quote("20T12:00:00"),
+    ):
+        out = convert([first, held, different])
+        assert (out.duplicates, out.dead, names(out)[0]) == ([], [], "M1 12:00")
+    assert convert([first, quote("20T12:00:00"), held]).duplicates == []
+
+
+def test_a_held_jump_makes_no_duplicate_of_what_refuses_it(convert: Convert) -> None:
+    """Its sequence is not the source's last: it may be as wrong as its time."""
+    out = convert([quote("12:00:00", sequence=2), quote("20T12:00:00", sequence=9), quote("12:00:01", sequence=3)])
+    assert (out.dead, out.duplicates) == ([(1, "JUMP")], [])
+    out = convert([quote("20T12:00:00", sequence=9), quote("12:00:01", sequence=3), quote("12:01:00", sequence=4)])
+    assert (out.dead, out.duplicates, names(out)) == ([(0, "JUMP")], [], ["M1 12:00"])
+
+
+def test_a_refused_jump_that_is_published_again_is_held_again(convert: Convert) -> None:
+    """It changed nothing, so it is no duplicate; that is what lets it be requeued."""
+    jump = quote("09T12:00:05", sequence=2)
+    first, second = quote("12:00:00", sequence=1), quote("12:00:01", sequence=3)
+    assert convert([first, jump, second, jump, second, heartbeat("12:00:02")]).dead == [(1, "JUMP"), (3, "JUMP")]
+    out = convert([first, jump, second, jump, heartbeat("12:00:02"), quote("03T12:00:00", sequence=4), jump])
+    assert out.dead == [(1, "JUMP"), (3, "JUMP")]
+    assert names(out)[:4] == ["M1 12:00", "M5 12:00", "M15 12:00", "M1 12:00"]
 
 
 def test_seven_days_ahead_is_no_jump_and_a_microsecond_more_is(convert: Convert) -> None:
@@ -355,9 +394,70 @@ def test_a_jump_closes_bars_under_the_model_in_force_when_it_was_read(convert: C
     assert [window["model_id"] for _, window in out.windows] == list(MODELS)
 
 
+# the first event of an instrument
+
+
 def test_the_first_event_of_an_instrument_is_neither_jump_nor_late(convert: Convert) -> None:
     out = convert([quote("20T12:00:00"), trade("12:00:00", "70")])
     assert (out.late, out.dead) == ([], [])
+
+
+FIRSTS = pytest.mark.parametrize(
+    "first", [quote("20T12:00:00"), heartbeat("20T12:00:00"), flat("20T12:00:00")], ids=["quote", "heartbeat", "candle"]
+)
+
+
+@FIRSTS
+def test_a_first_event_whose_time_the_next_one_refuses_changes_nothing(convert: Convert, first: Event) -> None:
+    right = [quote("12:00:00"), quote("12:00:30"), quote("12:01:00")]
+    out, expected = convert([first, *right]), convert(right)
+    assert (out.dead, out.late, out.duplicates) == ([(0, "JUMP")], [], [])
+    assert [bar for _, bar in out.bars] == [bar for _, bar in expected.bars]
+
+
+@FIRSTS
+def test_repeats_of_a_wrong_first_event_don_t_confirm_it(convert: Convert, first: Event) -> None:
+    wrong = {**first, "sequence": 7}
+    out = convert([wrong, wrong, wrong, quote("12:00:00", sequence=1), quote("12:01:00", sequence=2)])
+    assert (out.dead, out.late, out.duplicates) == ([(0, "JUMP")], [], [1, 2])
+    assert names(out) == ["M1 12:00"]
+
+
+def test_several_wrong_times_before_the_first_right_one_are_each_refused(convert: Convert) -> None:
+    out = convert(
+        [quote("31T12:00:00"), quote("20T12:00:00"), quote("10T12:00:00"), quote("12:00:00"), flat("12:01:00")]
+    )
+    assert out.dead == [(0, "JUMP"), (1, "JUMP"), (2, "JUMP")]
+    assert out.late == []
+    assert names(out) == ["M1 12:00", "M1 12:01"]
+
+
+def test_a_first_event_takes_effect_with_the_next_of_its_instrument(convert: Convert) -> None:
+    first = flat("12:04:00")
+    assert convert([first, trade("12:00:00", "70"), model("12:00:00", MODELS[0])]).bars == []
+    for follower in (quote("12:04:00"), heartbeat("12:03:00"), quote("09T12:04:00"), quote("20T12:00:00")):
+        out = convert([first, follower])
+        assert [(position, bar["timeframe"]) for position, bar in out.bars[:2]] == [(1, "M5"), (1, "M1")]
+        assert out.dead == []
+
+
+def test_a_first_event_stands_if_it_is_seven_days_ahead_of_the_next_and_no_more(convert: Convert) -> None:
+    assert convert([quote("09T12:00:00"), quote("12:00:00")]).late == [1]
+    assert convert([quote("09T12:00:00.000001"), quote("12:00:00")]).dead == [(0, "JUMP")]
+    assert convert([quote("09T12:01:00"), flat("12:00:00")]).late == [1]
+    assert convert([quote("09T12:01:00.000001"), flat("12:00:00")]).dead == [(0, "JUMP")]
+
+
+def test_a_jump_behind_the_first_event_is_held(convert: Convert) -> None:
+    out = convert([quote("12:00:00"), quote("20T12:00:00"), quote("12:00:30"), quote("12:01:00")])
+    assert (out.dead, out.late, names(out)) == ([(1, "JUMP")], [], ["M1 12:00"])
+
+
+def test_a_first_event_counts_its_sequence_once_it_takes_effect(convert: Convert) -> None:
+    first = quote("12:00:00", sequence=5)
+    out = convert([first, first, quote("12:00:00", sequence=6), first, quote("12:01:00", sequence=7)])
+    assert out.duplicates == [1, 3]
+    assert minutes(out, "volume") == [(2,)]
 
 
 # duplicates
@@ -466,7 +566,7 @@ def test_bid_and_ask_are_each_rounded_before_the_mid(convert: Convert) -> None:
     [("1.100004999", 110000), ("1.100005", 110001), ("1.100005001", 110001), ("0.000005", 1), ("0.000014999", 1)],
 )
 def test_a_price_off_the_grid_is_rounded_half_up_exactly(convert: Convert, price: str, points: int) -> None:
-    assert minutes(convert([flat("12:00:00", price)]), "close") == [(points,)]
+    assert minutes(convert([flat("12:00:00", price), heartbeat("12:01:00")]), "close") == [(points,)]
 
 
 def test_a_volume_of_zero_is_not_a_missing_one(convert: Convert) -> None:
@@ -489,15 +589,15 @@ def test_volumes_add_up_past_what_one_event_can_hold(convert: Convert) -> None:
 def test_volume_is_the_sum_and_one_where_there_is_none(convert: Convert) -> None:
     out = convert([quote("12:00:00"), quote("12:00:01", volume=Decimal("0.5")), quote("12:01:00")])
     assert minutes(out, "volume") == [(Decimal("1.5"),)]
-    assert minutes(convert([flat("12:00:00")]), "volume") == [(Decimal(0),)]
+    assert minutes(convert([flat("12:00:00"), heartbeat("12:01:00")]), "volume") == [(Decimal(0),)]
 
 
 def test_the_spread_is_that_of_the_last_quote_or_told_by_the_candle(convert: Convert) -> None:
     out = convert([quote("12:00:00", "1.1", "1.10007"), quote("12:00:01", "1.1", "1.10002"), heartbeat("12:01:00")])
     assert minutes(out, "spread") == [(2,)]
     told: dict[str, Any] = {"bid": Decimal("1.09999"), "ask": Decimal("1.10003")}
-    assert minutes(convert([flat("12:00:00", **told)]), "spread") == [(4,)]
-    assert minutes(convert([flat("12:00:00", bid=Decimal(1))]), "spread") == [(None,)]
+    assert minutes(convert([flat("12:00:00", **told), heartbeat("12:01:00")]), "spread") == [(4,)]
+    assert minutes(convert([flat("12:00:00", bid=Decimal(1)), heartbeat("12:01:00")]), "spread") == [(None,)]
     out = convert([quote("12:03:00", "1.1", "1.10007"), flat("12:04:00")])
     assert [bar["spread"] for _, bar in out.bars] == [7, None, None]
 
@@ -569,7 +669,7 @@ def test_a_trade_of_what_quotes_price_tells_only_time(convert: Convert) -> None:
 def test_an_event_that_breaks_a_rule_is_a_dead_letter_and_changes_nothing(
     convert: Convert, wrong: Event, reason: str
 ) -> None:
-    out = convert([{**wrong, "sequence": 9}, {**flat("11:00:00"), "sequence": 1}])
+    out = convert([{**wrong, "sequence": 9}, {**flat("11:00:00"), "sequence": 1}, heartbeat("11:01:00")])
     assert out.dead == [(0, reason)]
     assert len(out.bars) == 1
 
@@ -591,7 +691,7 @@ def test_an_event_that_breaks_a_rule_is_a_dead_letter_and_changes_nothing(
 def test_an_event_that_only_a_record_can_be_is_a_dead_letter_and_changes_nothing(
     convert: Convert, wrong: Event, reason: str
 ) -> None:
-    out = convert([{**wrong, "sequence": 9}, {**flat("11:00:00"), "sequence": 1}])
+    out = convert([{**wrong, "sequence": 9}, {**flat("11:00:00"), "sequence": 1}, heartbeat("11:01:00")])
     assert out.dead == [(0, reason)]
     assert len(out.bars) == 1
 
