@@ -134,7 +134,8 @@ def worker(
     command = ["worker", "--stages", ",".join(names), "--engine", engine]
     command += ["--until-caught-up"] if until_caught_up else []
     command += ["--rebuild-state"] if rebuild_state else []
-    Supervisor(command, processes, settings.environment(), plan.shares if plan else ()).run()
+    shares = plan.shares if plan else ()
+    Supervisor(command, processes, settings.environment(), shares, ends_itself=until_caught_up).run()
 
 
 def _plan(bind: str, processes: int | None, near_gpu: bool) -> Plan:
