@@ -62,6 +62,15 @@ class Ledgers:
         ledgers = self.of(places).values()
         return any(ledger.advance() is None or ledger.pending for ledger in ledgers)
 
+    def finished(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
+        """Epoch and next offset of the partitions of which all that was fetched is acknowledged."""
+        ledgers = self.of(places).items()
+        return {
+            place: (ledger.epoch, offset)
+            for place, ledger in ledgers
+            if (offset := ledger.advance()) is not None and not ledger.pending
+        }
+
     def to_commit(self, place: Place, epoch: int | None) -> int | None:
         """The offset to commit; None where the group has it, or where no batch of the present epoch is acknowledged."""
         ledger = self._ledgers.get(place)
