@@ -23,7 +23,10 @@ from sep_stream.runtime.settings import Settings  # noqa: E402
 from sep_stream.runtime.topology import Topology  # noqa: E402
 from tests import compiled, durations, shared_run, skips  # noqa: E402
 from tests.databases import Database, Databases, server_for_tests  # noqa: E402
+from tests.disks import small_disk  # noqa: E402
 from tests.waiting import bear_with_servers  # noqa: E402
+
+__all__ = ["small_disk"]
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 """How long an example takes, and its making, is the machine's affair."""

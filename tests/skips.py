@@ -31,6 +31,7 @@ DECLARED: Final = (
     Skip("two processes need two CPUs of their own", True, "a machine has them or not"),
     Skip("no control group can be made here", True, "the system lets root make one or not"),
     Skip("a small file system cannot be mounted", True, "the system lets root mount one or not"),
+    Skip("only Linux tells a process that its parent has ended", True, "a system has such a request or not"),
     Skip("only root's server is another user's", True, "shown where root runs the tests"),
     Skip("(there is no redis-server|TLS needs a redis-server|.*this needs a redis-server)", False, "Debian has it"),
     Skip(

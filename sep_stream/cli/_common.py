@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from sep_stream.errors import DependencyError, SepError
 from sep_stream.runtime import garbage_collector
 from sep_stream.runtime.logs import configure_logs
 from sep_stream.runtime.security_folder import ADMIN, as_role
@@ -81,11 +82,25 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         role = _ROLE.get(command_path, _ROLE.get(command_path.partition(" ")[0], "read"))
         if role is not None:
             settings = as_role(settings, role)
-        return command(settings, *args, **kwargs)
+        try:
+            return command(settings, *args, **kwargs)
+        except SepError as error:
+            raise explained(error, settings) from error
 
     for option in reversed(_FLAGS):
         with_settings = option(with_settings)
     return with_settings
+
+
+def explained(error: SepError, settings: Settings) -> SepError:
+    """The error, with the reason where the embedded broker is gone because its disk is full: clients only hear that
+    nothing answers."""
+    if not isinstance(error, DependencyError) and not isinstance(error.__cause__, DependencyError):
+        return error
+    from sep_stream.runtime.embedded import EmbeddedKafka
+
+    fault = EmbeddedKafka(settings.data_dir).fault(settings.brokers)
+    return error if fault is None or fault in str(error) else DependencyError(f"{fault}\n{error}")
 
 
 def parse_time(text: str) -> int:

@@ -39,6 +39,7 @@ def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
     epilog="""\b
 Examples:
   sep-stream up
+  sep-stream up --port 9092
   sep-stream up --secure --with registry,connect,postgres,redis"""
 )
 @click.option(
@@ -48,9 +49,16 @@ Examples:
 @click.option(
     "--secure", is_flag=True, help="With TLS, a user for each role, and ACLs. A data folder stays as it began."
 )
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help="Kafka's port from now on.  [default: that of the last start; at first a free one]",
+)
 @settings_options
-def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
+def up(settings: Settings, parts: tuple[str, ...], secure: bool, port: int | None) -> None:
     """Start the embedded Kafka broker, make the topics, and start other servers beside it; what is there stays.
+
+    Servers come back at the port of their last start. Where another process has it, `up` fails and names it.
 
     With --secure the certificates and passwords lie in `security` in --data-dir, for its owner alone. Commands that
     use this broker log in by themselves, each as the role that its work needs; others take ROLE.toml as --config.
@@ -62,7 +70,7 @@ def up(settings: Settings, parts: tuple[str, ...], secure: bool) -> None:
     from sep_stream.runtime.users import admit_roles
     from sep_stream.stores.preparing import prepare
 
-    stack, topology = EmbeddedStack(settings.data_dir), Topology.load()
+    stack, topology = EmbeddedStack(settings.data_dir, port), Topology.load()
     starting = stack.start(("kafka", *parts), progress, secure)
     kafka, address = next(starting)
     security = SecurityFolder(settings.data_dir)
@@ -134,6 +142,8 @@ def status(settings: Settings, as_json: bool) -> None:
         if part.running:
             health = "runs" if part.healthy else "does not answer"
             click.echo(f"{part.name} {part.version} {health} at {part.address}, pid {part.pid}, log {part.log}")
+        if part.fault is not None:
+            click.echo(f"{part.name}: {part.fault}")
     if not broker.running:
         click.echo(f"no embedded Kafka runs in {settings.data_dir}; `sep-stream up` starts one")
     for name, count in records.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
-from sep_stream.cli._common import engine_option, settings_options
+from sep_stream.cli._common import engine_option, explained, settings_options
 from sep_stream.errors import ConfigurationError, SepError
 from sep_stream.runtime.binding.cpu_list import parse_cpus
 from sep_stream.runtime.settings import Settings
@@ -101,6 +102,7 @@ def worker(
     A crash loses nothing: what was not committed is handled again, with the same results. Start more workers, here or
     elsewhere, to share the partitions.
     """
+    _end_at_once_on_interrupt()
     named = [name.strip() for name in stages.split(",") if name.strip()]
     plan = None if bind == "none" else _plan(bind, processes, engine not in WITHOUT_GPU and "metrics" in named)
     if plan is not None and processes is None:
@@ -129,12 +131,20 @@ def worker(
     schemas_in_force(settings, register=True)  # a registry that does not answer is told before anything long begins
     warm_up(names)
     if processes is None:
-        _run(Worker(settings, names, engine, until_caught_up, rebuild_state))
+        _run(Worker(settings, names, engine, until_caught_up, rebuild_state), settings)
         return
     command = ["worker", "--stages", ",".join(names), "--engine", engine]
     command += ["--until-caught-up"] if until_caught_up else []
     command += ["--rebuild-state"] if rebuild_state else []
-    Supervisor(command, processes, settings.environment(), plan.shares if plan else ()).run()
+    shares = plan.shares if plan else ()
+    Supervisor(command, processes, settings.environment(), shares, ends_itself=until_caught_up).run()
+
+
+def _end_at_once_on_interrupt() -> None:
+    """Let Ctrl-C end the process as SIGTERM does, until the worker itself hears both: Python's own handler waits for
+    compilers and clients, and nothing is at stake yet."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _plan(bind: str, processes: int | None, near_gpu: bool) -> Plan:
@@ -156,7 +166,7 @@ def _plan(bind: str, processes: int | None, near_gpu: bool) -> Plan:
     return made
 
 
-def _run(worker: Worker) -> None:
+def _run(worker: Worker, settings: Settings) -> None:
     """Run a worker, then end the process at once: after an error nothing may be committed any more, and otherwise a
     thread may still be reading a state that nobody needs."""
     code = 1
@@ -166,7 +176,7 @@ def _run(worker: Worker) -> None:
     except Exception as error:  # noqa: BLE001 - a fault of ours is told whole, and the process ends all the same
         with contextlib.suppress(OSError):  # whoever read what we tell may be gone: that must not keep us
             if isinstance(error, SepError):
-                click.echo(f"sep-stream: {error}", err=True)
+                click.echo(f"sep-stream: {explained(error, settings)}", err=True)
             else:
                 traceback.print_exc()
     with contextlib.suppress(OSError):

@@ -153,6 +153,11 @@ def topic_ids(settings: Settings, names: Sequence[str]) -> list[str]:
     return [str(found[name].topic_id) for name in names]
 
 
+def ids_of(admin: AdminClient, settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """The ids of those topics that are there. DependencyError where the broker does not answer. names: in full"""
+    return {name: str(topic.topic_id) for name, topic in _found(admin, settings, names).items()}
+
+
 def broker_ids(settings: Settings) -> list[int]:
     """The cluster's brokers. DependencyError if none answers."""
     asker = Asker(settings, AdminClient)

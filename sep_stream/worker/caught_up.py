@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from sep_stream.errors import DependencyError
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
@@ -23,7 +25,9 @@ CHECK_INTERVAL_S: Final = 0.25
 STALLED_LOOKS: Final = 8
 """A stage whose committed offset stands still for so many looks, longer than it takes to commit, may have nothing left
 to read; the log is asked then, and not at each look: that would read all of it beside the stage."""
+PROGRESS_INTERVAL_S: Final = 5.0
 
+log = structlog.get_logger(__name__)
 
 _Bounds = Mapping[tuple[str, int], tuple[int, int]]
 
@@ -74,13 +78,35 @@ class CaughtUp:
             yield True
 
     async def wait(self) -> None:
-        """Returns once all stages are done. A broker that is away is asked again: how long it may be, others watch."""
+        """Returns once all stages are done; logs the progress meanwhile. A broker that is away is asked again: how long
+        it may be, others watch. InputError for an input topic that is gone."""
+        clock = asyncio.get_running_loop().time
+        shown_s = clock()
         while self._left:
             with contextlib.suppress(DependencyError):
                 steps = self.steps()
                 while (reached := await asyncio.to_thread(next, steps, None)) is not None:
                     if not reached:
                         await asyncio.sleep(CHECK_INTERVAL_S)
+                    if clock() - shown_s >= PROGRESS_INTERVAL_S:
+                        shown_s = clock()
+                        log.info("worker progress", **await asyncio.to_thread(self.progress))
+
+    def progress(self) -> dict[str, str]:
+        """By stage, how many records its group has handled of those that its input holds now: `1200/28762`. The first
+        stage's total is that of the start."""
+        found = {}
+        for stage in self._inputs:
+            bounds = self._start if self._start is not None and stage == self._left[0] else self._bounds(stage)
+            handled = 0
+            for topic in self._inputs[stage]:
+                partitions = [p for of, p in bounds if of == topic]
+                committed = self._reader.committed(self._group[stage], topic, partitions)
+                for p in partitions:
+                    low, high = bounds[topic, p]
+                    handled += min(max(committed.get(p, low), low), high) - low
+            found[stage] = f"{handled}/{sum(high - low for low, high in bounds.values())}"
+        return found
 
     def _reached(self, stage: str, bounds: _Bounds) -> bool:
         for topic in self._inputs[stage]:

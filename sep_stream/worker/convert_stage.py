@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from sep_stream.market.events import NULL, REASON_TEXT, EventBatch, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import YEAR_2200_US
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker.batches import Batch
+from sep_stream.worker.batches import Batch, Place
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Headers, Processed, Refused, Rows, origin, rejected_records
@@ -74,6 +74,10 @@ class ConvertStage:
         unseen = await self._states.unseen(batches)
         outputs = self._feed(list(unseen.values())) if unseen else []
         return Processed(outputs, self._states.snapshots(unseen))
+
+    def last_snapshots(self, handled: Mapping[Place, tuple[int, int]]) -> Sequence[Outgoing]:
+        """Snapshots of partitions that are given up. handled: see `States.last_snapshots`"""
+        return self._states.last_snapshots(handled)
 
     def _converter(self, snapshot: bytes | None) -> MarketDataConverter:
         if snapshot is None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
 
 from sep_stream.errors import SepError
 from sep_stream.runtime.settings import Settings
@@ -20,7 +22,11 @@ COMMIT_INTERVAL_S: Final = 1.0
 GIVE_UP_S_MAX: Final = 5.0
 """What was fetched of a partition that another member gets may take so long to be acknowledged: it is committed then.
 What is left is dropped, and handled again there."""
-_ANSWER_S_MAX: Final = GIVE_UP_S_MAX + 2.0
+SAVE_S_MAX: Final = 3.0
+"""Bound on the last snapshots of partitions that are given up; without them a restart reads more again."""
+_ANSWER_S_MAX: Final = GIVE_UP_S_MAX + SAVE_S_MAX + 2.0
+
+log = structlog.get_logger(__name__)
 
 
 class GroupMember:
@@ -49,6 +55,9 @@ class GroupMember:
         self._committing: asyncio.Task[None] | None = None
         self._broken = False
         self._signs_of_life = 0
+        self.save: Callable[[Mapping[Place, tuple[int, int]]], Coroutine[Any, Any, None]] | None = None
+        """Sends last snapshots, before partitions are given up: by partition its epoch, and the offset below which all
+        outputs are acknowledged."""
 
     async def start(self, hand_over: Callable[[Fetched], None]) -> None:
         """hand_over: called with each fetch, in order"""
@@ -142,10 +151,23 @@ class GroupMember:
                 await asyncio.wait_for(self._acknowledged.wait(), left_s)
             except TimeoutError:
                 self._count("fetches_given_up")
+        await self._save_states(places)
         due = self._due(places)
         self._reader.forget(places)  # in one turn of the loop with the offsets: nothing later counts
         self._ledgers.drop(places)
         return due
+
+    async def _save_states(self, places: Sequence[Place]) -> None:
+        """Leave snapshots behind. One that can't be sent costs time at the next start, no more."""
+        handled = self._ledgers.finished(places)
+        handled = {place: at for place, at in handled.items() if self._reader.epoch(place) == at[0]}
+        if self.save is None or self._broken or not handled:
+            return
+        try:
+            async with asyncio.timeout(SAVE_S_MAX):
+                await self.save(handled)
+        except (TimeoutError, SepError) as error:
+            log.warning("last snapshots were not sent; a restart reads more again", stage=self.stage, cause=str(error))
 
     # Called by the reader, on its own thread.
 

@@ -68,6 +68,15 @@ class Ledgers:
             return fetches > 0
         return fetches > ledger.expected_number or not all(fetched.acked for fetched, _ in list(ledger.pending))
 
+    def finished(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
+        """Epoch and next offset of the partitions of which all that was fetched is acknowledged."""
+        ledgers = self.of(places).items()
+        return {
+            place: (ledger.epoch, offset)
+            for place, ledger in ledgers
+            if (offset := ledger.advance()) is not None and not ledger.pending
+        }
+
     def to_commit(self, place: Place, epoch: int | None) -> int | None:
         """The offset to commit; None where the group has it, or where no batch of the present epoch is acknowledged."""
         ledger = self._ledgers.get(place)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -25,6 +24,7 @@ from sep_stream.worker.caught_up import STAGE_INPUTS, CaughtUp
 from sep_stream.worker.convert_stage import ConvertStage, ConvertTopics
 from sep_stream.worker.group_member import GroupMember
 from sep_stream.worker.input_log import KafkaInputLog
+from sep_stream.worker.input_topics import InputTopics
 from sep_stream.worker.metrics_stage import MetricsStage
 from sep_stream.worker.models import LogModels
 from sep_stream.worker.outbox import Outbox
@@ -33,6 +33,7 @@ from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
 from sep_stream.worker.stage_app import StageApp
+from sep_stream.worker.stop_signals import stop_on_signals
 
 STAGES: Final = ("convert", "metrics", "score", "settle")
 """In the order of the data: those that run unless others are named."""
@@ -43,6 +44,7 @@ BROKER_SILENCE_S_MAX: Final = 15.0
 """A broker that answers nothing for this long ends the process. A restart, after a kill too, takes a third of it."""
 COUNTERS_LOG_INTERVAL_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 20.0
+"""From SIGTERM or Ctrl-C to the end of the process, whatever it is at."""
 LOOP_ANSWER_S_MAX: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -84,7 +86,12 @@ class Worker:
         self.schemas = schemas_in_force(settings, register=True)
         self._members: list[GroupMember] = []
         self._progress: ProgressWatch | None = None
-        self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        remedies = {
+            self.names[topic]: self._lost_input_remedy(stage)
+            for stage in self.stage_names
+            for topic in STAGE_INPUTS[stage]
+        }
+        self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = [InputTopics(settings, remedies).watch]
         self._failure: asyncio.Future[None]
 
     def run(self) -> None:
@@ -93,11 +100,12 @@ class Worker:
         asyncio.new_event_loop().run_until_complete(self._run())
 
     async def _run(self) -> None:
+        with stop_on_signals(STOP_TIMEOUT_S) as stopped:
+            await self._run_until(stopped)
+
+    async def _run_until(self, stopped: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
         brokers = resolve_brokers(self.settings)
         caught_up = CaughtUp(self.settings, self.stage_names, self.names)
         if self.until_caught_up:
@@ -163,7 +171,11 @@ class Worker:
         )  # fmt: skip
         self._members.append(member)
         stage = self._stage(name, member)
-        return StageApp(member, BatchAgent(member, stage, outbox, self.fail, self.settings.fetch_records))
+        agent = BatchAgent(member, stage, outbox, self.fail, self.settings.fetch_records)
+        if isinstance(stage, ConvertStage | SettleStage):
+            last_snapshots = stage.last_snapshots
+            member.save = lambda handled: agent.save(last_snapshots(handled))
+        return StageApp(member, agent)
 
     def _lost_input_remedy(self, stage: str) -> str:
         if stage == STAGES[0]:

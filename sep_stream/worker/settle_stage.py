@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from sep_stream.market.instruments import Instruments
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
-from sep_stream.worker.batches import Batch
+from sep_stream.worker.batches import Batch, Place
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.snapshots import SnapshotFormat
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
@@ -70,6 +70,10 @@ class SettleStage:
             output for partition, parts in unseen.items() for output in self._settle(self._states[partition], parts)
         ]
         return Processed(outputs, self._states.snapshots(unseen))
+
+    def last_snapshots(self, handled: Mapping[Place, tuple[int, int]]) -> Sequence[Outgoing]:
+        """Snapshots of partitions that are given up. handled: see `States.last_snapshots`"""
+        return self._states.last_snapshots(handled)
 
     def _settler(self, snapshot: bytes | None) -> Settler:
         if snapshot is None:

@@ -114,6 +114,12 @@ class BatchAgent:
         for fetched in taken:
             self._member.acknowledge(fetched)
 
+    async def save(self, snapshots: Sequence[Outgoing]) -> None:
+        """Send snapshots of states whose outputs are all acknowledged, and wait until the broker has them."""
+        if snapshots and not self._broken:
+            reach(f"{self._stage.name}.before_last_snapshot")
+            await (await self._outbox.send(snapshots)).future
+
     def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         task.add_done_callback(self._finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +13,8 @@ import structlog
 
 from sep_stream.errors import StateError
 from sep_stream.runtime.log_reader import RecordBatch
-from sep_stream.worker.batches import Batch
+from sep_stream.worker.batches import Batch, Place
+from sep_stream.worker.failpoints import reach
 from sep_stream.worker.outbox import MESSAGE_BYTES_MAX, RECORD_ROOM_BYTES, Outgoing
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat, resume_offset
 
@@ -57,13 +58,15 @@ class StateKind[S: Saved]:
 
 @dataclass(slots=True)
 class _Partition[S: Saved]:
-    """next_offset: first offset not fed · resume: first whose outputs are still to be made."""
+    """next_offset: first offset not fed · resume: first whose outputs are still to be made · saved: next offset of the
+    newest snapshot; -1 without one."""
 
     epoch: int
     state: S
     next_offset: int
     resume: int
     snapshot_due_s: float
+    saved: int
     told_large: bool = False
 
 
@@ -126,6 +129,7 @@ class States[S: Saved]:
     def _recover(self, partition: int, epoch: int) -> _Partition[S]:
         """The state as of the first offset whose outputs still have to be made."""
         kind, snapshot = self._kind, None
+        reach(f"{kind.format.stage}.recovery")
         anew = self._rebuild and partition not in self._rebuilt
         if not anew:
             snapshot = kind.format.newest(self._log.snapshots(partition), self._state_topic, partition)
@@ -141,7 +145,7 @@ class States[S: Saved]:
                  reread=reread)  # fmt: skip
         self._rebuilt.add(partition)
         due_s = time.monotonic() + (0 if anew else SNAPSHOT_INTERVAL_S)
-        return _Partition(epoch, state, resume, resume, due_s)
+        return _Partition(epoch, state, resume, resume, due_s, snapshot.next_offset if snapshot else -1)
 
     def snapshots(self, partitions: Iterable[int]) -> list[Outgoing]:
         """Records for the state topic of those partitions that were fed and whose last snapshot is old enough."""
@@ -154,10 +158,30 @@ class States[S: Saved]:
         if now_s < kept.snapshot_due_s:
             return None
         kept.snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
+        return self._snapshot(partition, kept)
+
+    def last_snapshots(self, handled: Mapping[Place, tuple[int, int]]) -> list[Outgoing]:
+        """Records for the state topic of partitions that are given up, where the newest snapshot lacks something.
+
+        handled: by partition the present epoch, and the offset below which all outputs are acknowledged. A state of
+        another epoch or beyond that offset is left out.
+        """
+        found = []
+        for place, (epoch, offset) in handled.items():
+            kept = self._partitions.get(place.partition)
+            if kept is None or kept.epoch != epoch or not kept.saved < kept.next_offset <= max(offset, kept.resume):
+                continue
+            snapshot = self._snapshot(place.partition, kept)
+            if snapshot is not None:
+                found.append(snapshot)
+        return found
+
+    def _snapshot(self, partition: int, kept: _Partition[S]) -> Outgoing | None:
         value = self._kind.format.encode(partition, Snapshot(kept.next_offset, kept.state.snapshot()))
         if len(value) > SNAPSHOT_BYTES_MAX:
             self._tell_large(kept, partition, len(value))
             return None
+        kept.saved = kept.next_offset
         return Outgoing(self._state_topic, partition, str(partition).encode(), value)
 
     def _tell_large(self, kept: _Partition[S], partition: int, size: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,8 @@ HEALTHY_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.2
 _USAGE_ERROR: Final = 2
+_PR_SET_PDEATHSIG: Final = 1
+"""From Linux's <sys/prctl.h>: the signal that a process gets when its parent ends."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,18 +49,20 @@ class _Child:
 @dataclass(slots=True)
 class Supervisor:
     """Runs `command` of sep-stream N times, each with a group instance of its own, so that a restarted child takes up
-    its old partitions without a rebalance. environment: settings for the children, beside this process's own · shares:
-    what each child binds itself to; none: they are not bound, and share out this process's threads."""
+    its old partitions without a rebalance. A child that ends without being asked is started again, whatever its exit
+    code. environment: settings for the children, beside this process's own · shares: what each child binds itself to;
+    none: they are not bound, and share out this process's threads · ends_itself: a child that exits 0 is done"""
 
     command: Sequence[str]
     processes: int
     environment: Mapping[str, str]
     shares: Sequence[Share] = ()
+    ends_itself: bool = False
     _children: list[_Child] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def run(self) -> None:
-        """Blocks until all are done or told to stop. Raises DependencyError when a child keeps failing."""
+        """Blocks until all are done or a signal stops them. Raises DependencyError when a child keeps ending."""
         self._children = [_Child(slot) for slot in range(self.processes)]
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -85,7 +90,7 @@ class Supervisor:
         if code is None:
             return
         child.process = None
-        if code == 0:
+        if code == 0 and self.ends_itself:
             child.done = True
             return
         if now_s - child.started_s > HEALTHY_S:
@@ -104,6 +109,7 @@ class Supervisor:
         child.process = subprocess.Popen(
             [sys.executable, "-m", "sep_stream", *self.command, *(bind_flags(share) if share else ())],
             env={**pools, **os.environ, **self.environment, "SEP_GROUP_INSTANCE": instance},
+            preexec_fn=end_with_parent(),
         )
         child.started_s = now_s
 
@@ -127,3 +133,19 @@ def bind_flags(share: Share) -> Sequence[str]:
         log.warning("process will not be bound: none of its CPUs is allowed any more", cpus=format_cpus(share.cpus))
         return ()
     return ("--bind", format_cpus(left))
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child calls before it becomes its program, so that it gets SIGTERM when this process ends, however it
+    does; None on systems that have no such request. The thread that starts the child has to last as long as this
+    process: Linux counts the end of that thread."""
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def request() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the request: no signal will come
+            os._exit(128 + signal.SIGTERM)
+
+    return request

@@ -148,13 +148,14 @@ FAILING_WORKER = """
 import threading, time
 from sep_stream.cli.worker import _run
 from sep_stream.errors import StateError
+from sep_stream.runtime.settings import Settings
 
 class Worker:
     def run(self):
         threading.Thread(target=time.sleep, args=(600,)).start()  # as Faust's threads, it does not end by itself
         raise StateError("gone")
 
-_run(Worker())
+_run(Worker(), Settings.load())
 """
 
 

@@ -23,7 +23,7 @@ from sep_stream.runtime.embedded import connect as embedded_connect
 from sep_stream.runtime.embedded import kafka as embedded_kafka
 from sep_stream.runtime.embedded import postgres as embedded_postgres
 from sep_stream.runtime.embedded import redis as embedded_redis
-from sep_stream.runtime.embedded.daemon import _free_ports
+from sep_stream.runtime.embedded.ports import free_ports
 from sep_stream.runtime.embedded.registry import REGISTRY_VERSION
 from sep_stream.runtime.jars import KAFKA_VERSION
 from sep_stream.runtime.resources import resource
@@ -178,7 +178,7 @@ def started_redis(tmp_path: Path) -> Iterator[int]:
     entry_point.write_text('#!/bin/sh\nexec "$@"\n')
     entry_point.chmod(0o700)
     (tmp_path / "data").mkdir()
-    [port] = _free_ports(1)
+    [port] = free_ports(1)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SECRETS": str(tmp_path), "DATA": str(tmp_path / "data")}
     command = ["sh", ROOT / "docker" / "redis-start.sh", "--bind", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:

@@ -11,7 +11,7 @@ import pytest
 from sep_stream.errors import ConfigurationError
 from sep_stream.runtime.embedded import EmbeddedRegistry
 from sep_stream.runtime.embedded import registry as embedded
-from sep_stream.runtime.embedded.daemon import HOST
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.registry_address import resolve_registry
 from sep_stream.runtime.settings import Settings
 from tests.waiting import bear_with_servers

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from sep_stream.sources import publisher
+from tests.disks import fill
 from tests.worker.harness import (
     COLD_S_MAX,
     RECOVERED,
@@ -163,27 +162,6 @@ def test_a_long_outage_ends_the_worker_and_a_supervised_one_comes_back(
         run_until_caught_up(settings)
         assert supervisor.poll() is None, log_of(settings)[-3000:]
     assert_same(settings, undisturbed)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """The folder of a file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(ballast: Path) -> None:
-    """Take up all the space that the file's disk has."""
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize("at_work", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sep_stream.errors import StateError
+from sep_stream.errors import DependencyError, StateError
 from sep_stream.runtime.settings import Settings
 from sep_stream.worker import group_member
 from sep_stream.worker.batches import Batch, Fetched, Place
@@ -288,5 +288,70 @@ def test_a_loop_that_stands_still_holds_the_group_up_for_a_bounded_time(
         thread.start()
         thread.join()  # on the loop's thread: it can't answer
         assert found == [{}]
+
+    run(steps)
+
+
+Handled = Mapping[Place, tuple[int, int]]
+
+
+def test_before_partitions_are_given_up_states_are_saved_of_which_all_is_acknowledged(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_member, "GIVE_UP_S_MAX", 0.05)
+
+    async def steps(play: Play) -> None:
+        saved: list[Handled] = []
+
+        async def save(handled: Handled) -> None:
+            assert play.reader.epochs == {A: 1, B: 1}  # not given up yet
+            saved.append(handled)
+
+        play.member.save = save
+        done = await play.fetch(batch([0, 1]), batch([7], partition=1))
+        await play.fetch(batch([8], partition=1, number=1))  # is not acknowledged
+        assert done is not None
+        play.member.acknowledge(done)
+        assert await play.give_up(A, B) == {A: 2, B: 8}
+        assert saved == [{A: (1, 2)}]
+
+    run(steps)
+
+
+@pytest.mark.parametrize("fault", ["refused", "slow"])
+def test_a_state_that_cannot_be_saved_keeps_nothing_from_being_committed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(group_member, "SAVE_S_MAX", 0.05)
+
+    async def steps(play: Play) -> None:
+        async def save(_: Handled) -> None:
+            if fault == "slow":
+                await asyncio.sleep(60)
+            raise DependencyError("the broker did not take a record")
+
+        play.member.save = save
+        fetched = await play.fetch(batch([0]))
+        assert fetched is not None
+        play.member.acknowledge(fetched)
+        assert await play.give_up(A) == {A: 1}
+
+    run(steps)
+
+
+def test_after_a_failure_no_state_is_saved(run: Run) -> None:
+    async def steps(play: Play) -> None:
+        saved: list[Handled] = []
+
+        async def save(handled: Handled) -> None:
+            saved.append(handled)
+
+        play.member.save = save
+        fetched = await play.fetch(batch([0]))
+        assert fetched is not None
+        play.member.acknowledge(fetched)
+        play.member.break_off()
+        assert await play.give_up(A) == {}
+        assert saved == []
 
     run(steps)

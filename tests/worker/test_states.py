@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import StateError
 from sep_stream.worker import states
-from sep_stream.worker.batches import Batch
+from sep_stream.worker.batches import Batch, Place
 from sep_stream.worker.snapshots import Snapshot, SnapshotFormat
 from sep_stream.worker.states import SNAPSHOT_INTERVAL_S, StateKind, States
 from tests.waiting import StandingClock
@@ -66,6 +66,11 @@ def in_snapshot(record: Any) -> tuple[int, int, list[int]]:
     """Partition and next offset as the record says, and what its state has seen."""
     _, value = SCHEMAS.decode(record.value)
     return value["partition"], value["next_offset"], Seen(value["state"]).offsets
+
+
+def last(states: States[Seen], epoch: int, offset: int) -> list[tuple[int, int, list[int]]]:
+    """What is saved when partition 0 is given up with all below `offset` acknowledged."""
+    return [in_snapshot(record) for record in states.last_snapshots({Place(INPUT, 0): (epoch, offset)})]
 
 
 @given(st.data())
@@ -213,6 +218,52 @@ def test_a_partition_is_saved_at_most_once_in_the_interval(clock: StandingClock)
     assert [record.partition for record in found.snapshots([0, 1])] == [0]
     clock.now_s += SNAPSHOT_INTERVAL_S / 2
     assert [record.partition for record in found.snapshots([0, 1])] == [1]
+
+
+def test_after_the_last_snapshot_a_restart_reads_nothing_again(clock: StandingClock) -> None:
+    log = log_of(6)
+    found = states_of(log)
+    feed(found, batch([0, 1, 2, 3]))
+    assert found.snapshots([0]) == []  # too soon
+    [record] = found.last_snapshots({Place(INPUT, 0): (1, 4)})
+    assert in_snapshot(record) == (0, 4, [0, 1, 2, 3])
+    log.saved[0], log.offset_committed[0] = [record.value], 4
+    assert feed(states_of(log), batch([4, 5])) == {0: [4, 5]}
+    assert log.read[-1] == (0, 4, 4)
+
+
+def test_the_last_snapshot_is_made_where_the_newest_one_lacks_something(clock: StandingClock) -> None:
+    log = log_of(6)
+    log.saved[0] = [saved(2)]
+    found = states_of(log)
+    assert last(found, 1, 2) == []  # nothing came
+    feed(found, batch([0, 1]))
+    assert last(found, 1, 2) == []  # nothing new came
+    feed(found, batch([2], number=1))
+    clock.now_s += SNAPSHOT_INTERVAL_S
+    assert len(found.snapshots([0])) == 1
+    assert last(found, 1, 3) == []
+    feed(found, batch([3], number=2))
+    assert last(found, 1, 4) == [(0, 4, [0, 1, 2, 3])]
+    assert last(found, 1, 4) == []
+
+
+@pytest.mark.parametrize(("epoch", "offset"), [(1, 2), (1, 0), (2, 3)])
+def test_a_state_beyond_what_is_acknowledged_or_of_another_epoch_is_not_saved(
+    clock: StandingClock, epoch: int, offset: int
+) -> None:
+    found = states_of(log_of(6))
+    feed(found, batch([0, 1, 2]))
+    assert last(found, epoch, offset) == []
+
+
+def test_a_state_that_was_made_anew_is_saved_at_the_end_also_without_new_records(clock: StandingClock) -> None:
+    """All of its outputs were acknowledged before, below a commit that is beyond this batch."""
+    log = log_of(6)
+    log.offset_committed[0] = 4
+    found = states_of(log)
+    assert feed(found, batch([0, 1])) == {}
+    assert last(found, 1, 2) == [(0, 4, [0, 1, 2, 3])]
 
 
 def test_a_state_too_large_for_its_topic_is_not_sent_and_the_work_goes_on(

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.connect_plugins import connect_jars, converter_jars, jdbc_sink
-from sep_stream.runtime.embedded.daemon import HOST, Daemon, PartStatus, Running
+from sep_stream.runtime.embedded.daemon import Daemon, PartStatus, Running
 from sep_stream.runtime.embedded.kafka import LOG4J, EmbeddedKafka
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.embedded.registry import EmbeddedRegistry
 from sep_stream.runtime.jars import KAFKA_VERSION, Progress, class_path, embedded_extra
 from sep_stream.runtime.private_files import private_folder, write_private

@@ -18,7 +18,9 @@ from confluent_kafka.admin import AdminClient
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.certificates import SERVER_NAME
-from sep_stream.runtime.embedded.daemon import HOST, START_S_MAX, Daemon, PartStatus, Running, tail
+from sep_stream.runtime.embedded.daemon import START_S_MAX, Daemon, PartStatus, Running, tail
+from sep_stream.runtime.embedded.disk import disk_fault
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.jars import KAFKA_VERSION, JavaRuntime, Progress, aot_cache_file, kafka_runtime
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.private_files import private_folder, write_private
@@ -36,14 +38,18 @@ _BROKER_FLAGS: Final = ("-XX:MaxDirectMemorySize=128m", "-Duser.timezone=UTC")
 
 
 class EmbeddedKafka:
-    """The broker of a data folder. It outlives the process that starts it and comes back with its data."""
+    """The broker of a data folder. It outlives the process that starts it and comes back with its data.
+
+    port: its clients' port from the next start on; by default that of the last start, at first a free one
+    """
 
     name: Final = "kafka"
     title: Final = "Kafka"
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None) -> None:
         self._folder = data_dir.expanduser().absolute() / "kafka"
-        self._daemon = Daemon(self._folder, self.title)
+        self._daemon = Daemon(self._folder, self.title, "choose another one with `sep-stream up --port PORT`")
+        self._port = port
         self.security = SecurityFolder(data_dir)
 
     def start(self, progress: Progress, secure: bool = False) -> str:
@@ -57,6 +63,10 @@ class EmbeddedKafka:
             if secure and self._prepare_security() and self.stop():
                 progress("the certificate was renewed; starting Kafka again")
             record = self._daemon.running()
+            if record is not None and self._port not in (None, record.port):
+                raise ConfigurationError(
+                    f"Kafka runs at {record.address}; `sep-stream down` stops it, then it can have port {self._port}"
+                )
             if record is None:
                 progress("starting Kafka")
                 record = self._launch(runtime)
@@ -115,11 +125,20 @@ class EmbeddedKafka:
         """Where the broker listens. DependencyError if it does not run."""
         record = self._daemon.running()
         if record is None:
+            fault = self._daemon.fault()
             raise DependencyError(
                 f"no broker: the embedded one of {self._folder.parent} does not run; "
-                "start it with `sep-stream up`, or name yours with --brokers"
+                + (fault or "start it with `sep-stream up`, or name yours with --brokers")
             )
         return record.address
+
+    def fault(self, brokers: str | None) -> str | None:
+        """Why this broker can't work, with the remedy, where its disk is the reason. None also where clients use
+        another broker. brokers: the clients' setting"""
+        record = self._daemon.last()
+        if brokers is not None and (record is None or brokers != record.address):
+            return None
+        return self._daemon.fault()
 
     @property
     def _meta(self) -> Path:
@@ -130,7 +149,7 @@ class EmbeddedKafka:
         return self._folder / "kafka.aot"
 
     def _launch(self, runtime: JavaRuntime) -> Running:
-        port, controller_port = self._daemon.ports(2)
+        port, controller_port = self._daemon.ports(2, self._port)
         config = self._folder / "server.properties"
         settings = _properties(self._folder / "data", port, controller_port)
         if self.security.exists():
@@ -181,6 +200,9 @@ class EmbeddedKafka:
         finally:
             arguments.unlink()
         if done.returncode:
+            fault = disk_fault(self._folder)
+            if fault is not None:
+                raise DependencyError(f"Kafka's {command[0]} failed: {fault}")
             raise DependencyError(f"Kafka's {command[0]} failed:\n{tail(done.stdout + done.stderr)}")
 
     def _answers(self, address: str) -> bool:

@@ -20,7 +20,8 @@ from typing import Any, Final
 import psutil
 
 from sep_stream.errors import ConfigurationError, DependencyError
-from sep_stream.runtime.embedded.daemon import HOST, START_S_MAX, STOP_S_MAX, Daemon, PartStatus, Running, tail
+from sep_stream.runtime.embedded.daemon import START_S_MAX, STOP_S_MAX, Daemon, PartStatus, Running, tail
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.jars import Progress
 from sep_stream.runtime.private_files import private_folder, read_secret, write_private
 from sep_stream.runtime.security_folder import PASSWORD_BYTES, SecurityFolder

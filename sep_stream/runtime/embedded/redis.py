@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sep_stream.errors import ConfigurationError, DependencyError
-from sep_stream.runtime.embedded.daemon import HOST, Daemon, PartStatus, Running
+from sep_stream.runtime.embedded.daemon import Daemon, PartStatus, Running
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.jars import Progress
 from sep_stream.runtime.private_files import private_folder, read_secret, write_private
 from sep_stream.runtime.security_folder import ADMIN, PASSWORD_BYTES, SecurityFolder

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.archives import Archive, unpacked
-from sep_stream.runtime.embedded.daemon import HOST, Daemon, PartStatus, Running
+from sep_stream.runtime.embedded.daemon import Daemon, PartStatus, Running
+from sep_stream.runtime.embedded.ports import HOST
 from sep_stream.runtime.jars import Progress, embedded_extra
 from sep_stream.runtime.private_files import private_folder, read_secret, write_private
 from sep_stream.runtime.registry_address import CONFLUENT_PATH, RegistryAddress

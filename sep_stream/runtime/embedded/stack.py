@@ -27,11 +27,12 @@ OPTIONAL_PARTS: Final = tuple(name for name in _PARTS if name != "kafka")
 
 
 class EmbeddedStack:
-    """The servers of a data folder: the broker, and what was asked for beside it."""
+    """The servers of a data folder: the broker, and what was asked for beside it. kafka_port: see `EmbeddedKafka`"""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, kafka_port: int | None = None) -> None:
         self.data_dir = data_dir
         self._parts = {name: make(data_dir) for name, make in _PARTS.items()}
+        self._parts["kafka"] = EmbeddedKafka(data_dir, kafka_port)
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self._parts.values())

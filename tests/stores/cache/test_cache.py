@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import ConfigurationError, DependencyError, InputError
 from sep_stream.runtime.embedded import EmbeddedRedis
-from sep_stream.runtime.embedded import daemon as embedded_daemon
 from sep_stream.runtime.embedded import redis as embedded
+from sep_stream.runtime.embedded.ports import free_ports
 from sep_stream.runtime.settings import Settings
 from sep_stream.stores.cache import Cache, Direction, LatestPrice, Match
 from sep_stream.stores.cache import reader as reading
@@ -405,7 +405,7 @@ def test_updates_of_a_server_that_stays_away_end(tmp_path: Path, monkeypatch: py
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose file may not grow, which it learns as it would of a full disk."""
     monkeypatch.setattr(writing, "SILENCE_S_MAX", PATIENCE_S)  # until it has started
-    port, limit = embedded_daemon._free_ports(1)[0], 64 * 1024
+    port, limit = free_ports(1)[0], 64 * 1024
     program = [*embedded._of_wheel(), *embedded._of_machine()][0].path
     command = [
         program,

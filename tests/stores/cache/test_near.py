@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from sep_stream.errors import DependencyError, InputError
 from sep_stream.runtime.embedded import EmbeddedRedis
-from sep_stream.runtime.embedded import daemon as embedded_daemon
 from sep_stream.runtime.embedded import redis as embedded
+from sep_stream.runtime.embedded.ports import free_ports
 from sep_stream.stores.cache import Cache
 from sep_stream.stores.cache import near as holding
 from sep_stream.stores.cache.connection import TIMEOUT_S
@@ -548,7 +548,7 @@ def test_a_role_that_may_not_track_is_told_each_time(
 @pytest.mark.parametrize("command", ["HELLO", "CLIENT"])
 def test_a_server_that_cannot_tell_of_changes_is_told_without_the_password(tmp_path: Path, command: str) -> None:
     """One that hides a command answers as one of before the command's time."""
-    [port] = embedded_daemon._free_ports(1)
+    [port] = free_ports(1)
     if command == "HELLO" and not embedded._of_machine():
         pytest.skip("the wheel's server asks for a login first; this needs a redis-server of the machine")
     program = [*embedded._of_machine(), *embedded._of_wheel()][0].path
