@@ -53,7 +53,7 @@ LIVE_STEPS: Final = 20
 """The last distinct event times: published at a pace, to see how long a signal takes."""
 LIVE_STEP_S: Final = 0.08
 DAYS_SHOWN: Final = 3
-CAUGHT_UP_S_MAX: Final = 120.0
+STANDS_STILL_S_MAX: Final = 60.0
 WORKER_STOP_S_MAX: Final = 30.0
 _POLL_S: Final = 0.05
 
@@ -282,12 +282,16 @@ def _until_caught_up(settings: Settings, stages: Sequence[str], take: Take, chec
     names = {d.name: settings.topic(d.name) for d in Topology.load().topics}
     caught_up = CaughtUp(settings, stages, names)
     caught_up.mark_start()
-    deadline_s = time.monotonic() + CAUGHT_UP_S_MAX
-    for reached in caught_up.steps():
+    moved_s, handled = time.monotonic(), caught_up.progress()
+    for _ in caught_up.steps():
         take(_POLL_S)
         check_worker()
-        if not reached and time.monotonic() > deadline_s:
-            raise DependencyError(f"the worker has not caught up within {CAUGHT_UP_S_MAX:.0f} s")
+        if time.monotonic() - moved_s > STANDS_STILL_S_MAX:
+            before, handled = handled, caught_up.progress()
+            if handled == before:
+                counts = ", ".join(f"{stage} {count}" for stage, count in handled.items())
+                raise DependencyError(f"the worker has handled nothing for {STANDS_STILL_S_MAX:.0f} s: {counts}")
+            moved_s = time.monotonic()
     take(_POLL_S)
 
 
