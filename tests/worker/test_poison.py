@@ -29,6 +29,7 @@ from sep_stream.worker.batches import Batch
 from sep_stream.worker.cache_stage import CacheStage
 from sep_stream.worker.convert_stage import ConvertStage
 from sep_stream.worker.metrics_stage import MetricsStage
+from sep_stream.worker.models import Manifests
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage
@@ -343,6 +344,18 @@ def test_an_odd_manifest_is_one_dead_letter_where_a_worker_cannot_use_it() -> No
     assert codes["value 0"] == []
     assert codes["model_id=zz"] == codes["location="] == codes["manifest_sha256=null"] == ["BAD_MANIFEST"]
     assert all(len(found) == 1 for told, found in codes.items() if told.startswith(("key", "model_id=zz")))
+
+
+def test_the_sound_manifest_of_a_model_is_found_beside_odd_ones() -> None:
+    """A later one that is of no use does not take its place."""
+    good = (b"ab" * 32, SCHEMAS.encode("model_manifest", manifest()))
+    manifests = Manifests(SCHEMAS)
+    for told, odd in odd_rows("model_manifest", good):
+        rows = [good, odd]
+        refused = [row for row, _ in manifests.faults(*zip(*rows, strict=True))]
+        found = list(manifests.sound(*zip(*rows, strict=True)))
+        assert found[0] == {name: manifest()[name] for name in found[0]}, told
+        assert len(found) == 2 - len(refused) - (odd[1] is None), told
 
 
 KEYS = {b"USD/JPY": "USD/JPY", b"USD/CAD|M1": "USD/CAD", b"XXX/YYY": None, b"\xff|": None, b"": None, None: None}
