@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from sep_stream.convert import ConvertOutput, ConvertParameters, unpack_bits
 from sep_stream.convert.encodings import WORD_BITS
-from sep_stream.market.bulk_avro import Decoded, VarColumn
-from sep_stream.market.events import NULL, Reason
+from sep_stream.market.bulk_avro import VarColumn
+from sep_stream.market.events import NULL
 from sep_stream.market.instruments import UNITS_PER_ONE, Instruments
 from sep_stream.market.timeframes import DURATION_S, TIMEFRAMES
 from sep_stream.metrics import MetricsBatch, WindowParams
@@ -27,13 +27,13 @@ Columns = dict[str, Any]
 
 MS_PER_S: Final = 1000
 DURATION: Final = np.array(DURATION_S, np.int64)
-_DIRECTION_SYMBOL: Final = {1: 0, -1: 1, 0: 2}  # of the Avro enum: BUY, SELL, HOLD
+DIRECTION_SYMBOL: Final = {1: 0, -1: 1, 0: 2}  # of the Avro enum: BUY, SELL, HOLD
 _SETTLED_BY: Final = (
     "timeframe", "anchor_time", "available_at", "direction", "confidence", "gate_passed", "confirmed", "model_id",
     "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread",
 )  # fmt: skip
 """What of a signal makes trades."""
-_PREFIXES: Final = ("", "m5.", "m15.")
+PREFIXES: Final = ("", "m5.", "m15.")
 """Of the fields of a record's own window, and of the newest ones of the longer timeframes beside it."""
 _GATE_FAILED: Final = VarColumn.from_list(
     [
@@ -44,9 +44,6 @@ _GATE_FAILED: Final = VarColumn.from_list(
 """By mask, the reasons as JSON."""
 _REASONS: Final = VarColumn.from_list([None, b"library", b"weight"])
 """By HoldReason."""
-_OK, _PARAMETERS = int(Reason.OK), int(Reason.PARAMETERS)
-_UNKNOWN_INSTRUMENT, _MALFORMED = int(Reason.UNKNOWN_INSTRUMENT), int(Reason.MALFORMED)
-_TIMEFRAMES, _DIRECTIONS = len(DURATION_S), len(_DIRECTION_SYMBOL)
 _TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -67,6 +64,11 @@ class Symbols:
 
     def column(self, instrument: npt.NDArray[np.int16]) -> VarColumn:
         return self._words.take(instrument)
+
+    def named_by(self, key: bytes | None) -> str | None:
+        """The symbol that a record's key names, alone or before a `|`; None where it names none."""
+        symbol = (key or b"").partition(b"|")[0]
+        return symbol.decode() if symbol in self._position else None
 
     def positions(self, column: VarColumn) -> npt.NDArray[np.int16]:
         """Positions (n,) int16 of the instruments named, -1 where unknown."""
@@ -121,7 +123,7 @@ def _halves(value: int) -> tuple[int, Any]:
 
 _WINDOW_LONGS: Final = (
     "timeframe", "history", "forward", "bar_index", "bar_open_time", "bar_open", "bar_close", "bar_spread",
-    *(f"{prefix}{name}" for prefix in _PREFIXES for name in ("anchor_time", "start_time", "available_at")),
+    *(f"{prefix}{name}" for prefix in PREFIXES for name in ("anchor_time", "start_time", "available_at")),
 )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def window_columns(
     what its columns hold means nothing."""
     n, p, series = len(output.windows), parameters, output.series
     longs, present = np.empty((len(_WINDOW_LONGS), n), np.int64), np.empty((2, n), np.bool_)
-    words = np.zeros((len(_PREFIXES) * n, -(-p.window_bars // WORD_BITS)), np.uint64)
+    words = np.zeros((len(PREFIXES) * n, -(-p.window_bars // WORD_BITS)), np.uint64)
     prices, model = np.zeros((len(words), p.forward + 1), np.int32), np.full(len(words), -1, np.int32)
     bar = np.empty(n, np.int16)
     _fill_windows(
@@ -151,7 +153,7 @@ def window_columns(
         "m15": present[1],
         **{
             f"{prefix}{name}": column.take(slice(k * n, (k + 1) * n))
-            for k, prefix in enumerate(_PREFIXES)
+            for k, prefix in enumerate(PREFIXES)
             for name, column in gathered.items()
         },
     }
@@ -188,38 +190,12 @@ def _fill_windows(
                 prices[row, j] = close[anchor + j]
 
 
-def refuse_misfit_windows(decoded: Decoded, params: WindowParams) -> None:
-    """Decoded windows that were not made with these lengths get their reason."""
-    columns, errors = decoded.columns, decoded.errors
-    for name in ("history", "forward"):
-        _refuse_others(errors, columns[name], getattr(params, name))
-    bits_bytes = -(-(params.history + params.forward) // 64) * 8
-    for prefix in _PREFIXES:
-        _refuse_lengths(errors, columns[f"{prefix}bits"].length, bits_bytes)
-        _refuse_lengths(errors, columns[f"{prefix}prices"].length, 4 * (params.forward + 1))
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _refuse_lengths(errors: Any, length: Any, expected: int) -> None:
-    """length: -1 in the records that have no window there"""
-    for k in range(len(errors)):
-        if errors[k] == _OK and length[k] >= 0 and length[k] != expected:
-            errors[k] = _PARAMETERS
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _refuse_others(errors: Any, values: Any, expected: Any) -> None:
-    for k in range(len(errors)):
-        if errors[k] == _OK and values[k] != expected:
-            errors[k] = _PARAMETERS
-
-
 def window_series(
     columns: Mapping[str, Any], params: WindowParams
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """bits (m,), points (m,) and anchors (k,) of all windows of decoded records: the records' own first, then the
     M5 and the M15 windows that are present."""
-    span, windows = params.history + params.forward, [(prefix, _there(columns, prefix)) for prefix in _PREFIXES]
+    span, windows = params.history + params.forward, [(prefix, _there(columns, prefix)) for prefix in PREFIXES]
     words = _fixed_rows([columns[f"{prefix}bits"].take(rows) for prefix, rows in windows], -(-span // 64) * 8)
     prices = _fixed_rows([columns[f"{prefix}prices"].take(rows) for prefix, rows in windows], 4 * (params.forward + 1))
     points = np.zeros((len(prices), span), np.int32)
@@ -258,13 +234,13 @@ def metrics_columns(windows: Mapping[str, Any], metrics: MetricsBatch, params: W
         columns[name] = np.full(n, getattr(params, name), np.int64)
     columns["eps"] = np.full(n, params.eps)
     columns["m5"], columns["m15"] = windows["m5"], windows["m15"]
-    longs = np.empty((len(_PREFIXES), len(_METRIC_LONGS), n), np.int64)
-    doubles = np.empty((len(_PREFIXES), len(_METRIC_DOUBLES), n), np.float64)
-    flags = np.empty((len(_PREFIXES), len(_METRIC_FLAGS), n), np.bool_)
-    row = np.empty((len(_PREFIXES), n), np.int64)
+    longs = np.empty((len(PREFIXES), len(_METRIC_LONGS), n), np.int64)
+    doubles = np.empty((len(PREFIXES), len(_METRIC_DOUBLES), n), np.float64)
+    flags = np.empty((len(PREFIXES), len(_METRIC_FLAGS), n), np.bool_)
+    row = np.empty((len(PREFIXES), n), np.int64)
     _fill_metrics(columns_of(metrics), windows["m5"], windows["m15"], longs, doubles, flags, row)
     path = VarColumn.from_rows(np.ascontiguousarray(metrics.path, "<f4").view(np.uint8))
-    for k, prefix in enumerate(_PREFIXES):
+    for k, prefix in enumerate(PREFIXES):
         for names, values in ((_METRIC_LONGS, longs[k]), (_METRIC_DOUBLES, doubles[k]), (_METRIC_FLAGS, flags[k])):
             columns |= zip([f"{prefix}{name}" for name in names], values, strict=True)
         columns[f"{prefix}path"] = path.take(row[k])
@@ -304,7 +280,7 @@ def metric_records(
 ) -> tuple[MetricRecords, tuple[str, ...]]:
     """The scorer's input from decoded metrics, and the model ids that it refers to."""
     ids: dict[bytes, int] = {}
-    parts = {prefix: _window_metrics(columns, prefix, params, ids) for prefix in _PREFIXES}
+    parts = {prefix: _window_metrics(columns, prefix, params, ids) for prefix in PREFIXES}
     records = MetricRecords(
         instrument=symbols.positions(columns["instrument"]),
         timeframe=columns["timeframe"].astype(np.uint8),
@@ -340,19 +316,10 @@ def _window_metrics(
     )
 
 
-def refuse_misfit_metrics(decoded: Decoded, params: WindowParams) -> None:
-    """Decoded metrics that were not made with these parameters get their reason."""
-    for name in ("history", "forward", "samples", "hold"):
-        _refuse_others(decoded.errors, decoded.columns[name], getattr(params, name))
-    _refuse_others(decoded.errors, decoded.columns["eps"], float(params.eps))
-    for prefix in _PREFIXES:
-        _refuse_lengths(decoded.errors, decoded.columns[f"{prefix}path"].length, 12 * params.samples)
-
-
 def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequence[str], version: str) -> Columns:
     """Columns of `signal` for the signals of decoded metrics."""
     rows = signals.row
-    direction = np.array([_DIRECTION_SYMBOL[d] for d in (1, 0, -1)], np.int64)  # by 1 - direction
+    direction = np.array([DIRECTION_SYMBOL[d] for d in (1, 0, -1)], np.int64)  # by 1 - direction
     kept = ("instrument", "timeframe", "anchor_time", "available_at", "bar_index", "bar_open_time", "bar_open",
             "bar_close", "bar_spread")  # fmt: skip
     return {
@@ -374,24 +341,6 @@ def signal_columns(signals: Signals, metrics: Mapping[str, Any], model_ids: Sequ
     }
 
 
-def refuse_unknown(decoded: Decoded, symbols: Symbols) -> npt.NDArray[np.int16]:
-    """Instruments (n,) int16 of decoded signals; rows of one that is not declared, and of enums that this version does
-    not know, get their reason."""
-    columns, errors = decoded.columns, decoded.errors
-    instrument = symbols.positions(columns["instrument"])
-    _refuse_strange(errors, instrument, columns["timeframe"], columns["direction"])
-    return instrument
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _refuse_strange(errors: Any, instrument: Any, timeframe: Any, direction: Any) -> None:
-    for k in range(len(errors)):
-        if errors[k] == _OK and instrument[k] < 0:
-            errors[k] = _UNKNOWN_INSTRUMENT
-        elif errors[k] == _OK and (timeframe[k] >= _TIMEFRAMES or direction[k] >= _DIRECTIONS):
-            errors[k] = _MALFORMED
-
-
 def signal_rows(
     columns: Mapping[str, Any], instrument: npt.NDArray[np.int16], rows: npt.NDArray[np.intp], instruments: Instruments
 ) -> SignalRows:
@@ -401,8 +350,8 @@ def signal_rows(
     tick = instruments.tick_units[instrument]
     model, models = found["model_id"].intern()
     spread = found["bar_spread"]
-    direction = np.zeros(len(_DIRECTION_SYMBOL), np.int8)
-    for value, symbol in _DIRECTION_SYMBOL.items():
+    direction = np.zeros(len(DIRECTION_SYMBOL), np.int8)
+    for value, symbol in DIRECTION_SYMBOL.items():
         direction[symbol] = value
     return SignalRows(
         instrument=instrument,
@@ -442,7 +391,7 @@ def result_columns(settled: Settled, instruments: Instruments, symbols: Symbols,
         "pattern_id": _text([pattern_id(*name) for name in names]),
         "instrument": symbols.column(trades["instrument"]),
         "timeframe": trades["timeframe"].astype(np.int64),
-        "direction": np.where(trades["direction"] > 0, _DIRECTION_SYMBOL[1], _DIRECTION_SYMBOL[-1]),
+        "direction": np.where(trades["direction"] > 0, DIRECTION_SYMBOL[1], DIRECTION_SYMBOL[-1]),
         **{f"{end}_time": trades[f"{end}_time_s"] * MS_PER_S for end in ("entry", "exit")},
         **{f"{end}_price": trades[f"{end}_price"] * tick for end in ("entry", "exit")},
         "units": np.full(len(trades), stake.units_nanos, np.int64),

@@ -254,5 +254,9 @@ def _topics(settings: Settings) -> Finding:
     topology = Topology.load()
     check(settings, topology)
     drift = [f"{s.full_name}: {'; '.join(s.drift)}" for s in describe(settings, topology) if s.drift]
-    remedy = "change the broker's settings to the declared ones" if drift else ""
+    remedy = (
+        "`sep-stream topics create` sets what an earlier version declared; change the rest to the declared settings"
+        if drift
+        else ""
+    )
     return Finding("topics", not drift, "; ".join(drift) or f"{len(topology.topics)} as declared", remedy)

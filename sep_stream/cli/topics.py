@@ -23,15 +23,21 @@ def topics() -> None:
 @topics.command()
 @settings_options
 def create(settings: Settings) -> None:
-    """Make the topics that are missing.
+    """Make the topics that are missing, and bring the others up to date.
+
+    A topic that has a setting as an earlier version declared it gets what is declared now. All else that differs from
+    the declaration is left as it is: `sep-stream topics list` shows it.
 
     \b
     Example:
       sep-stream topics create --prefix research.
     """
-    made = admin.create(settings, Topology.load())
+    topology = Topology.load()
+    made = admin.create(settings, topology)
     for name in made:
         click.echo(f"made {name}")
+    for a in admin.bring_up_to_date(settings, topology):
+        click.echo(f"altered {a.topic}: {a.setting} from {a.former}, as earlier versions had it, to {a.value}")
     click.echo(f"{len(made)} topics made, the others were there")
 
 

@@ -45,7 +45,7 @@ def check_events(batch: EventBatch, instruments: Instruments) -> tuple[npt.NDArr
     """Reasons (n,) uint8, those of decoding kept, and CHECKED_DTYPE rows (n,) valid where the reason is OK."""
     reason = batch.reason.copy()
     checked = np.zeros(len(batch), CHECKED_DTYPE)
-    model_ok = np.array([_is_model_id(m) for m in batch.models] + [False], np.bool_)
+    model_ok = np.array([is_model_id(m) for m in batch.models] + [False], np.bool_)
     _check(
         instruments.tick_units, batch.instrument, batch.kind, batch.event_time, batch.bid, batch.ask, batch.price,
         batch.open, batch.high, batch.low, batch.close, batch.duration_s, batch.volume, batch.model, model_ok,
@@ -54,7 +54,8 @@ def check_events(batch: EventBatch, instruments: Instruments) -> tuple[npt.NDArr
     return reason, checked
 
 
-def _is_model_id(text: str) -> bool:
+def is_model_id(text: str) -> bool:
+    """Whether this is a SHA-256 in lower hex."""
     return len(text) == MODEL_ID_LENGTH and set(text) <= set("0123456789abcdef")
 
 

@@ -97,6 +97,7 @@ def tell(
             return settings.model_copy(update=security.credentials(name))
 
         topics.create(as_role(ADMIN), topology)
+        topics.bring_up_to_date(as_role(ADMIN), topology)
         if secure:
             before = admit_roles(settings, security, topology)
             console.print(f"· secured: TLS, {len(topology.roles)} users, {len(before.missing)} ACLs")

@@ -38,6 +38,7 @@ REMEDY: Final[Mapping[str, str]] = dict.fromkeys((reason.name for reason in REFU
     "partitioner",
     Reason.JUMP.name: "if its time is right, requeue it once newer events have come; else correct the source's clock",
     Reason.LATE.name: "none in this log: its minute stays closed; requeued, it is late again",
+    Reason.UNKNOWN_SYMBOL.name: "run a version that knows it; or correct the producer",
     Reason.PARAMETERS.name: "run this stage with the settings that made the record, or process market.events under a "
     "new prefix",
 }

@@ -58,6 +58,11 @@ class Reason(IntEnum):
     LATE = 42
     # found by the stages after the converter
     PARAMETERS = 50
+    UNKNOWN_SYMBOL = 51
+    BAD_INDEX = 52
+    WINDOW_AHEAD = 53
+    NOT_FINITE = 54
+    BAD_MANIFEST = 55
 
 
 _PRODUCE: Final = (
@@ -90,7 +95,13 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.DUPLICATE: "its sequence is not above the last of its instrument and source, nor its time newer",
     Reason.JUMP: "event_time is more than max_jump ahead of the instrument's watermark, and the next event's is not",
     Reason.LATE: "its minute has closed",
-    Reason.PARAMETERS: "made with other window parameters than this worker's settings",
+    Reason.PARAMETERS: "made with other window parameters than this worker's settings, or by another metrics version",
+    Reason.UNKNOWN_SYMBOL: "timeframe or direction is one that this version does not know",
+    Reason.BAD_INDEX: "bar_index: expected at least 0, and no more bars than fit between 1970 and bar_open_time",
+    Reason.WINDOW_AHEAD: "its M5 or M15 window ends after its own",
+    Reason.NOT_FINITE: "a damped metric or a step of the path is NaN or infinite",
+    Reason.BAD_MANIFEST: "expected the model's id as key and as model_id, a location below models_url without `..`, "
+    "and a SHA-256 as 64 lower-case hex digits",
 }
 
 REFUSALS: Final = tuple(reason for reason in REASON_TEXT if reason != Reason.DUPLICATE)

@@ -1,4 +1,4 @@
-"""Makes the declared topics and tells where the broker's differ."""
+"""Makes the declared topics, brings their settings up to date and shows where the broker's differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime.asker import Asker, denial, is_denial, settled
@@ -30,6 +37,16 @@ class TopicState:
     drift: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A setting of a topic, by its full name, that an earlier version declared, and what is declared now."""
+
+    topic: str
+    setting: str
+    former: str
+    value: str
+
+
 def partition_count(declaration: TopicDeclaration, settings: Settings) -> int:
     return settings.partitions if declaration.partitioned_by == "instrument" else 1
 
@@ -47,7 +64,8 @@ def describe(settings: Settings, topology: Topology) -> list[TopicState]:
 
 
 def create(settings: Settings, topology: Topology) -> list[str]:
-    """Make the topics that are missing and return their names. Those that are there are left as they are."""
+    """Make the topics that are missing and return their names. Those that are there are left as they are: see
+    `bring_up_to_date`."""
     admin = connected_admin(settings)
     found = _found(admin, settings, [settings.topic(d.name) for d in topology.topics])
     missing = [
@@ -75,6 +93,54 @@ def create(settings: Settings, topology: Topology) -> list[str]:
             raise DependencyError(f"topic {made[0]!r}: made, but the broker does not tell of it; try once more")
         time.sleep(_POLL_S)
     return made
+
+
+def bring_up_to_date(settings: Settings, topology: Topology) -> list[Alteration]:
+    """Set what still has a value that an earlier version declared to what is declared now, and return what was set.
+
+    All else that differs is left as it is. Raises DependencyError if the broker does not answer or forbids it.
+    """
+    admin = connected_admin(settings)
+    declared = {settings.topic(d.name): d for d in topology.topics if d.former}
+    if not declared:
+        return []
+    configs = _configs(admin, settings, _found(admin, settings, list(declared)))
+    outdated = [
+        Alteration(name, setting, configs[name][setting], declared[name].config[setting])
+        for name in configs
+        for setting, former in declared[name].former.items()
+        if configs[name].get(setting) in former and configs[name][setting] != declared[name].config[setting]
+    ]
+    _alter(admin, settings, outdated)
+    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+    while not _are_in_force(admin, settings, outdated):  # the broker hears of them from its controller
+        if time.monotonic() > deadline_s:
+            raise DependencyError(
+                f"topic {outdated[0].topic!r}: {outdated[0].setting} was set, but the broker does not show it; "
+                "try once more"
+            )
+        time.sleep(_POLL_S)
+    return outdated
+
+
+def _alter(admin: AdminClient, settings: Settings, alterations: Sequence[Alteration]) -> None:
+    entries: dict[str, list[ConfigEntry]] = {}
+    for a in alterations:
+        entry = ConfigEntry(a.setting, a.value, incremental_operation=AlterConfigOpType.SET)
+        entries.setdefault(a.topic, []).append(entry)
+    if not entries:
+        return
+    resources = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=some) for name, some in entries.items()]
+    for resource, future in admin.incremental_alter_configs(resources).items():
+        try:
+            settled(future, REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            raise _refused(settings, resource.name, "alter_configs", error.args[0]) from error
+
+
+def _are_in_force(admin: AdminClient, settings: Settings, alterations: Sequence[Alteration]) -> bool:
+    configs = _configs(admin, settings, dict.fromkeys(a.topic for a in alterations))
+    return all(configs[a.topic].get(a.setting) == a.value for a in alterations)
 
 
 def check(settings: Settings, topology: Topology, roles: Sequence[str] | None = None) -> None:
@@ -204,7 +270,7 @@ def _refused(settings: Settings, topic: str, operation: str, error: KafkaError) 
     about = f"topic {topic!r}"
     if is_denial(error):
         return DependencyError(denial(settings, about, operation))
-    done = "created" if operation == "create" else "described"
+    done = {"create": "created", "alter_configs": "altered"}.get(operation, "described")
     return DependencyError(f"{about}: cannot be {done}: {error.str()}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ class TopicDeclaration:
 
     value: name of its schema; "" where its records have none of ours
     partitioned_by: `instrument` (the deployment's partition count) or `single`
-    config: Kafka's topic settings
+    config: Kafka's topic settings · former: values of them that earlier versions declared
     """
 
     name: str
@@ -32,6 +32,7 @@ class TopicDeclaration:
     partitioned_by: str
     doc: str
     config: Mapping[str, str]
+    former: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +75,22 @@ def _topics(path: Path) -> tuple[TopicDeclaration, ...]:
         document = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    cleanup, entries = document.get("cleanup"), document.get("topic")
+    cleanup, entries, former = document.get("cleanup"), document.get("topic"), document.get("former", {})
     if not isinstance(cleanup, dict) or not isinstance(entries, list):
         raise ConfigurationError(f"{path}: expected tables [cleanup.NAME] and [[topic]]")
-    topics = tuple(_topic(path, entry, cleanup) for entry in entries)
+    topics = tuple(_topic(path, entry, cleanup, former) for entry in entries)
     for name, count in Counter(topic.name for topic in topics).items():
         if count > 1:
             raise ConfigurationError(f"{path}: topic {name!r} is declared {count} times")
     return topics
 
 
-def _topic(path: Path, entry: Mapping[str, Any], cleanup: Mapping[str, Mapping[str, Any]]) -> TopicDeclaration:
+def _topic(
+    path: Path,
+    entry: Mapping[str, Any],
+    cleanup: Mapping[str, Mapping[str, Any]],
+    former: Mapping[str, Mapping[str, Sequence[Any]]],
+) -> TopicDeclaration:
     name = entry.get("name", "?")
     try:
         config = {**cleanup[entry["cleanup"]], **entry.get("config", {})}
@@ -95,6 +101,7 @@ def _topic(path: Path, entry: Mapping[str, Any], cleanup: Mapping[str, Mapping[s
             partitioned_by=entry["partitioned_by"],
             doc=entry["doc"],
             config={key: str(value) for key, value in config.items()},
+            former={key: tuple(map(str, values)) for key, values in former.get(entry["cleanup"], {}).items()},
         )
     except KeyError as error:
         raise ConfigurationError(f"{path}: topic {name!r}: {error.args[0]!r} is missing or not declared") from error

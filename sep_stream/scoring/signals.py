@@ -40,7 +40,10 @@ _SCORE_DTYPE: Final = np.dtype(
     ]
 )
 
-_CacheKey = tuple[str, str, str, int]
+_Name = tuple[str, str, str, int]
+"""Of a window: model id, symbol, timeframe and anchor."""
+_CacheKey = tuple[_Name, bytes]
+"""A window's name, and all that its score is made from. Records that name the same window may contradict each other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +156,7 @@ class Signals:
 class ScoreCache:
     """Scores of M5 and M15 windows, which come again in every M1 record until the next one; the oldest used go first.
 
-    One cache serves one log: there, model, instrument, timeframe and anchor say which window it is.
+    A key holds all that a score is made from: a record that contradicts others changes nothing for them.
     """
 
     size: int = CACHED_SCORES_MAX
@@ -350,12 +353,25 @@ class _Windows:
     def distinct(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The first of each group of equal windows, by model, instrument and timeframe; and each window's group."""
         keys = (self.anchor_time_s, self.timeframe, self.instrument, self.model)
-        first, group = _groups(np.lexsort(keys), *keys)
+        first, group = _groups(
+            np.lexsort(keys), *keys, self.start_time_s, self.path, self.damped, self.converged, self.rupture_collapse,
+            self.qbsa_collapse,
+        )  # fmt: skip
         return first, group
+
+    def content(self, row: int) -> bytes:
+        """All that a window's score is made from, but for its library's name."""
+        flags = (self.converged[row], self.rupture_collapse[row], self.qbsa_collapse[row])
+        return b"".join(
+            (self.start_time_s[row].tobytes(), self.path[row].tobytes(), self.damped[row].tobytes(), *flags)
+        )
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _groups(order: Any, anchor_time_s: Any, timeframe: Any, instrument: Any, model: Any) -> Any:
+def _groups(
+    order: Any, anchor_time_s: Any, timeframe: Any, instrument: Any, model: Any, start_time_s: Any, path: Any,
+    damped: Any, converged: Any, rupture_collapse: Any, qbsa_collapse: Any,
+) -> Any:  # fmt: skip
     first, group, n = np.empty(len(order), np.int64), np.empty(len(order), np.int64), 0
     for k in range(len(order)):
         row, before = order[k], order[k - 1]
@@ -365,11 +381,25 @@ def _groups(order: Any, anchor_time_s: Any, timeframe: Any, instrument: Any, mod
             or timeframe[row] != timeframe[before]
             or instrument[row] != instrument[before]
             or model[row] != model[before]
+            or start_time_s[row] != start_time_s[before]
+            or converged[row] != converged[before]
+            or rupture_collapse[row] != rupture_collapse[before]
+            or qbsa_collapse[row] != qbsa_collapse[before]
+            or not _same_rows(path, row, before)
+            or not _same_rows(damped, row, before)
         ):
             first[n] = row
             n += 1
         group[row] = n - 1
     return first[:n].copy(), group
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _same_rows(columns: Any, a: int, b: int) -> bool:
+    same = True
+    for d in range(columns.shape[1]):
+        same &= columns[a, d] == columns[b, d]
+    return same
 
 
 def _score_distinct(
@@ -378,22 +408,23 @@ def _score_distinct(
     """Each distinct window's score and id, and where each window's own is among them."""
     first, group = windows.distinct()
     distinct = windows.take(first)
-    keys = _keys(distinct, models, symbols)
+    names = _names(distinct, models, symbols)
     scores = np.zeros(len(distinct), _SCORE_DTYPE)
     longer = [k for k, timeframe in enumerate(distinct.timeframe.tolist()) if timeframe > 0]
     missing = dict.fromkeys(range(len(distinct)))
-    for k in longer:
-        if cache is not None and (found := cache.get(keys[k])) is not None:
+    keys: dict[int, _CacheKey] = {k: (names[k], distinct.content(k)) for k in longer} if cache is not None else {}
+    for k, key in keys.items():
+        if cache is not None and (found := cache.get(key)) is not None:
             scores[k] = found
             del missing[k]
     _fill_scores(scores, list(missing), distinct, models, symbols, engine)
-    for k in longer:
+    for k, key in keys.items():
         if cache is not None and k in missing:
-            cache.put(keys[k], scores[k])
-    return scores, [signal_id(*key) for key in keys], group
+            cache.put(key, scores[k])
+    return scores, [signal_id(*name) for name in names], group
 
 
-def _keys(windows: _Windows, models: Sequence[Model], symbols: Sequence[str]) -> list[_CacheKey]:
+def _names(windows: _Windows, models: Sequence[Model], symbols: Sequence[str]) -> list[_Name]:
     return [
         (models[model].model_id, symbols[instrument], TIMEFRAMES[timeframe], anchor_time_s)
         for model, instrument, timeframe, anchor_time_s in zip(

@@ -18,6 +18,7 @@ from sep_stream.stores.cache.log import LatestLog
 from sep_stream.stores.cache.rebuild import rebuild_unless_sound
 from sep_stream.stores.cache.records import TOPICS, CacheRecords, Fault, Written
 from sep_stream.stores.cache.writer import CacheWriter, Entry, Unsound, keep_newest
+from sep_stream.wire import Symbols
 from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Refused, Rows, rejected_records
@@ -47,6 +48,7 @@ class CacheStage:
         self._declared = dict(zip(self.topics, TOPICS, strict=True))
         self._settings, self._topology, self._dead_letters, self._counters = settings, topology, dead_letters, counters
         self._records = CacheRecords(schemas, topology.instruments, settings.cache_ttl_s)
+        self._symbols = Symbols(topology.instruments)
         self._rejected = BulkCodec(*schemas.of("rejected"))
         self._log = LatestLog(settings, topology)
         self._writer = CacheWriter(settings, self._log.identity())
@@ -60,7 +62,7 @@ class CacheStage:
             if len(came):
                 entries, faults = self._entries(topic, came)
                 keep_newest(newest, entries)
-                refused = list(_refused(came, faults))
+                refused = list(self._refused(came, faults))
                 self._counters.add_refused("dead", refused)
                 rejected += rejected_records(self._rejected, self._dead_letters, topic, refused)
         self._counters.add("cached", await asyncio.to_thread(self._write, list(newest.values())))
@@ -75,6 +77,12 @@ class CacheStage:
     def _entries(self, topic: str, came: Rows) -> tuple[list[Entry], list[Fault]]:
         records = [Written(r.timestamp_ms, r.key, r.value, r.headers) for r in came.whole()]
         return self._records.entries(self._declared[topic], records)
+
+    def _refused(self, came: Rows, faults: Sequence[Fault]) -> Iterator[Refused]:
+        for row, code, reason, instrument in faults:
+            partition, offset, key = int(came.partition[row]), int(came.offset[row]), came.keys[row]
+            named = None if instrument else self._symbols.named_by(key)
+            yield Refused(code.name, reason, partition, offset, key, came.values[row], instrument, key_instrument=named)
 
     def _write(self, entries: Sequence[Entry]) -> int:
         with self._writing:
@@ -93,9 +101,3 @@ class CacheStage:
         if made is not None:
             told = {"names": made.names, "records": made.records, "seconds": round(made.seconds, 3)}
             log.info("cache made anew", redis=why, **told)
-
-
-def _refused(came: Rows, faults: Sequence[Fault]) -> Iterator[Refused]:
-    for row, code, reason, instrument in faults:
-        partition, offset = int(came.partition[row]), int(came.offset[row])
-        yield Refused(code.name, reason, partition, offset, came.keys[row], came.values[row], instrument)

@@ -17,7 +17,7 @@ from sep_stream.runtime.settings import Settings
 STAGE_INPUTS: Final = {
     "convert": ("market.events",),
     "metrics": ("windows",),
-    "score": ("metrics",),
+    "score": ("metrics", "models"),
     "settle": ("signals",),
     "cache": ("prices.latest", "signals.latest"),
 }

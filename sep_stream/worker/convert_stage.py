@@ -161,6 +161,7 @@ class ConvertStage:
             yield Refused(
                 reason.name, REASON_TEXT[reason], partition, offset, key, value,
                 symbols[instrument] if instrument >= 0 else None, time_us if sane_time else None,
+                None if instrument >= 0 else self._symbols.named_by(key),
             )  # fmt: skip
 
     def _count(self, output: ConvertOutput, late: Sequence[Refused], dead: Sequence[Refused]) -> None:

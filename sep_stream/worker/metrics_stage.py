@@ -13,6 +13,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams, computed_metrics
+from sep_stream.record_checks import RecordChecks
 from sep_stream.worker.batches import Batch
 from sep_stream.worker.outbox import Outgoing
 from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
@@ -38,6 +39,7 @@ class MetricsStage:
         self.topics = (self.topic,)
         self._params, self._engine, self._counters = params, engine, counters
         self._symbols = wire.Symbols(instruments)
+        self._checks = RecordChecks(self._symbols, instruments)
         self._windows, self._metrics, self._rejected = (
             BulkCodec(*schemas.of(name)) for name in ("window", "metrics", "rejected")
         )
@@ -45,7 +47,7 @@ class MetricsStage:
     async def process(self, batches: Sequence[Batch]) -> Processed:
         records = Rows(batches)
         decoded = self._windows.decode(records.values)
-        wire.refuse_misfit_windows(decoded, self._params)
+        self._checks.windows(decoded, records.keys, self._params)
         refused = decode_faults(records, decoded, self._symbols, "Window")
         rows = np.flatnonzero(decoded.errors == Reason.OK)
         self._counters.add("metrics", len(rows))

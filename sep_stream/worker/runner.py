@@ -221,9 +221,14 @@ class Worker:
             )  # fmt: skip
         if name == "score":
             topics = ScoreTopics(
-                names["metrics"], names["signals"], names["signals.latest"], names["patterns"], names["dead.letters"]
+                metrics=names["metrics"],
+                models=names["models"],
+                signals=names["signals"],
+                latest=names["signals.latest"],
+                patterns=names["patterns"],
+                dead_letters=names["dead.letters"],
             )
-            models = LogModels(s, self.schemas, names["models"])
+            models = LogModels(s, self.schemas, topics.models)
             return ScoreStage(topics, self.schemas, instruments, params, models, self._engine, self.counters)
         if name == "cache":
             from sep_stream.worker.cache_stage import CacheStage  # Redis's client takes a while to import

@@ -1,4 +1,4 @@
-"""metrics → signals, signals.latest, patterns; no state but the models it has loaded."""
+"""metrics, models → signals, signals.latest, patterns; no state but the models it has loaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES
 from sep_stream.metrics import METRICS_VERSION, Engine, WindowParams
+from sep_stream.record_checks import RecordChecks
 from sep_stream.scoring.ids import pattern_id
 from sep_stream.scoring.model import Model
 from sep_stream.scoring.signals import MetricRecords, ScoreCache, Signals, score_records
 from sep_stream.worker.batches import Batch
+from sep_stream.worker.models import Manifests
 from sep_stream.worker.outbox import Outgoing
-from sep_stream.worker.stage import Counters, Processed, Rows, decode_faults, origin, rejected_records
+from sep_stream.worker.stage import (
+    Counters,
+    Processed,
+    Refused,
+    Rows,
+    decode_faults,
+    origin,
+    reason_text,
+    rejected_records,
+)
 
 RECORDS_FOR_A_THREAD: Final = 64
 """From here on the search runs beside the other stages; for fewer, waiting for the interpreter would take longer."""
@@ -36,6 +47,7 @@ class ModelSource(Protocol):
 @dataclass(frozen=True, slots=True)
 class ScoreTopics:
     metrics: str
+    models: str
     signals: str
     latest: str
     patterns: str
@@ -43,7 +55,11 @@ class ScoreTopics:
 
 
 class ScoreStage:
-    """Scores metrics under the models stamped on them, those of all partitions together."""
+    """Scores metrics under the models stamped on them, those of all partitions together.
+
+    It reads the manifests of models as well, so that one which is of no use is a dead letter. `ModelSource` looks the
+    others up when they are needed.
+    """
 
     name = "score"
 
@@ -58,19 +74,37 @@ class ScoreStage:
         counters: Counters,
     ) -> None:
         self.topic = topics.metrics
-        self.topics = (self.topic,)
+        self.topics = (self.topic, topics.models)
         self._topics, self._instruments, self._params = topics, instruments, params
         self._models, self._engine, self._counters = models, engine, counters
         self._symbols = wire.Symbols(instruments)
+        self._checks = RecordChecks(self._symbols, instruments)
         self._metrics, self._signal, self._pattern, self._rejected = (
             BulkCodec(*schemas.of(name)) for name in ("metrics", "signal", "pattern", "rejected")
         )
+        self._manifests = Manifests(schemas)
         self._cache = ScoreCache()
 
     async def process(self, batches: Sequence[Batch]) -> Processed:
-        came = Rows(batches)
+        manifests = Rows([batch for batch in batches if batch.topic == self._topics.models])
+        metrics = Rows([batch for batch in batches if batch.topic != self._topics.models])
+        outputs = self._refused_manifests(manifests) if len(manifests) else []
+        if len(metrics):
+            outputs += await self._scored(metrics)
+        return Processed(outputs)
+
+    def _refused_manifests(self, came: Rows) -> list[Outgoing]:
+        refused = [
+            Refused(code.name, reason_text(code, "ModelManifest"), int(came.partition[row]), int(came.offset[row]),
+                    came.keys[row], came.values[row])
+            for row, code in self._manifests.faults(came.keys, came.values)
+        ]  # fmt: skip
+        self._counters.add_refused("dead", refused)
+        return rejected_records(self._rejected, self._topics.dead_letters, self._topics.models, refused)
+
+    async def _scored(self, came: Rows) -> list[Outgoing]:
         decoded = self._metrics.decode(came.values)
-        wire.refuse_misfit_metrics(decoded, self._params)
+        self._checks.metrics(decoded, came.keys, self._params)
         refused = decode_faults(came, decoded, self._symbols, "Metrics")
         rows = np.flatnonzero(decoded.errors == Reason.OK)
         metrics = wire.take(decoded.columns, rows)
@@ -79,12 +113,10 @@ class ScoreStage:
         self._counters.add("signals", len(signals))
         self._counters.add("windows_without_model", len(rows) - len(signals))
         self._counters.add_refused("dead", refused)
-        return Processed(
-            [
-                *(self._outputs(came, metrics, records, signals, ids, rows) if len(signals) else ()),
-                *rejected_records(self._rejected, self._topics.dead_letters, self.topic, refused),
-            ]
-        )
+        return [
+            *(self._outputs(came, metrics, records, signals, ids, rows) if len(signals) else ()),
+            *rejected_records(self._rejected, self._topics.dead_letters, self.topic, refused),
+        ]
 
     async def _score(self, records: MetricRecords, models: list[Model]) -> Signals:
         scoring = partial(

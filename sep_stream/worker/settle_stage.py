@@ -13,6 +13,7 @@ from sep_stream.market.avro import Schemas
 from sep_stream.market.bulk_avro import BulkCodec, Decoded
 from sep_stream.market.events import Reason
 from sep_stream.market.instruments import Instruments
+from sep_stream.record_checks import RecordChecks
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.settling import Settled, SettleParameters, Settler, SignalRows, Stake
 from sep_stream.settling.settler import STATE_VERSION
@@ -53,6 +54,7 @@ class SettleStage:
         self._topics, self._instruments, self._parameters = topics, instruments, parameters
         self._stake, self._counters = stake, counters
         self._symbols = wire.Symbols(instruments)
+        self._checks = RecordChecks(self._symbols, instruments)
         self._signal, self._result, self._rejected = (
             BulkCodec(*schemas.of(name)) for name in ("signal", "trading_result", "rejected")
         )
@@ -81,18 +83,18 @@ class SettleStage:
         return Settler.restore(snapshot, self._instruments, self._parameters)
 
     def _feed_again(self, settler: Settler, _: int, batch: RecordBatch) -> None:
-        settler.feed(self._decoded(batch.values)[2])
+        settler.feed(self._decoded(batch.keys, batch.values)[2])
 
-    def _decoded(self, values: Sequence[bytes | None]) -> tuple[Decoded, Any, SignalRows]:
+    def _decoded(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> tuple[Decoded, Any, SignalRows]:
         """Records, the positions (m,) of those that are signals, and these."""
         decoded = self._signal.decode(values)
-        instrument = wire.refuse_unknown(decoded, self._symbols)
+        instrument = self._checks.signals(decoded, keys)
         rows = np.flatnonzero(decoded.errors == Reason.OK)
         return decoded, rows, wire.signal_rows(decoded.columns, instrument, rows, self._instruments)
 
     def _settle(self, settler: Settler, batches: Sequence[Batch]) -> Iterator[Outgoing]:
         came = Rows(batches)
-        decoded, rows, signals = self._decoded(came.values)
+        decoded, rows, signals = self._decoded(came.keys, came.values)
         refused = decode_faults(came, decoded, self._symbols, "Signal")
         settled = settler.feed(signals)
         self._counters.add("trades", len(settled.trades))

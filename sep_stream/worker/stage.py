@@ -172,7 +172,8 @@ def origin(topic: str, engine: str) -> Callable[[int, int], Headers]:
 
 
 class Refused(NamedTuple):
-    """A record that is of no use: code and reason say why; instrument and event time where they are known.
+    """A record that is of no use: code and reason say why; instrument and event time where its value tells them.
+    key_instrument: the instrument that its key names, where the value tells none
     (A tuple: there may be a flood of them.)"""
 
     code: str
@@ -183,6 +184,12 @@ class Refused(NamedTuple):
     value: bytes | None
     instrument: str | None = None
     event_time_us: int | None = None
+    key_instrument: str | None = None
+
+    @property
+    def listed_under(self) -> str | None:
+        """The instrument that it is counted and listed under; None where neither value nor key tells one."""
+        return self.instrument or self.key_instrument
 
 
 UNKNOWN_INSTRUMENT: Final = "?"
@@ -203,7 +210,7 @@ class Counters:
     def add_refused(self, where: str, refused: Sequence[Refused]) -> None:
         """where: `late` or `dead`."""
         for r in refused:
-            by_reason = self._refused.setdefault(where, {}).setdefault(r.instrument or UNKNOWN_INSTRUMENT, {})
+            by_reason = self._refused.setdefault(where, {}).setdefault(r.listed_under or UNKNOWN_INSTRUMENT, {})
             reason = r.code.lower()
             by_reason[reason] = by_reason.get(reason, 0) + 1
 
@@ -229,7 +236,7 @@ def rejected_records(codec: BulkCodec, topic: str, lay_in: str, refused: Sequenc
     """
     if not refused:
         return []
-    code, reason, partition, offset, key, value, instrument, time_us = zip(*refused, strict=True)
+    code, reason, partition, offset, key, value, _, time_us, _ = zip(*refused, strict=True)
     keys, values = VarColumn.from_list(key), VarColumn.from_list(value)
     size = 2 * np.maximum(keys.length, 0).astype(np.int64) + np.maximum(values.length, 0)
     too_large = set(np.flatnonzero(size > REJECTED_BYTES_MAX).tolist())
@@ -243,7 +250,7 @@ def rejected_records(codec: BulkCodec, topic: str, lay_in: str, refused: Sequenc
     columns = {
         "code": _words(code),
         "reason": _words(reason),
-        "instrument": _words(instrument),
+        "instrument": _words([r.listed_under for r in refused]),
         "event_time": np.fromiter((NULL if t is None else t for t in time_us), np.int64, n),
         "topic": _words([lay_in] * n),
         "partition": np.array(partition, np.int64),
@@ -282,21 +289,43 @@ def _cut(refused: Refused, lay_in: str) -> Refused:
     )
 
 
+_DERIVED_TEXT: Final = {
+    Reason.KEY_MISMATCH: "the record's key is not its instrument",
+    Reason.BAD_TIME: "expected times between the years 1970 and 2200, bars on whole multiples of their timeframe, "
+    "start_time <= anchor_time < available_at, and available_at where the bar of bar_open_time ends",
+    Reason.NOT_POSITIVE: "a price is zero or negative",
+    Reason.PRICE_RANGE: "a price or the spread is more points of its tick size than 31 bits hold, or more than "
+    "decimal(18,9) holds for a trade",
+    Reason.CROSSED: "bar_spread is negative",
+}
+"""What a reason means in a record that a stage made, where this differs from an event."""
+_NO_RECORD: Final = frozenset(
+    (Reason.TOMBSTONE, Reason.BAD_MAGIC, Reason.UNKNOWN_SCHEMA, Reason.MALFORMED, Reason.DECIMAL_RANGE)
+)
+
+
+def reason_text(code: Reason, expected: str) -> str:
+    """Why a record of a derived topic can't be used. expected: the name of its schema"""
+    if code in _NO_RECORD:
+        return f"expected an Avro {expected}"
+    return _DERIVED_TEXT.get(code) or REASON_TEXT[code]
+
+
 def decode_faults(records: Rows, decoded: Decoded, symbols: Symbols, expected: str) -> list[Refused]:
-    """Why records of a derived topic can't be used."""
-    refused = []
+    """Why records of a derived topic can't be used. expected: the name of their schema"""
     rows = decoded.errors.nonzero()[0]
     if not len(rows):
         return []
+    refused = []
     instruments = symbols.positions(decoded.columns["instrument"].take(rows)).tolist()
     partitions = records.partition[rows].tolist()
     for row, position, partition in zip(rows.tolist(), instruments, partitions, strict=True):
-        code, offset = Reason(int(decoded.errors[row])), int(records.offset[row])
-        reason = f"expected an Avro {expected}"
-        if code in (Reason.PARAMETERS, Reason.UNKNOWN_INSTRUMENT):
-            reason = REASON_TEXT[code]
+        code, offset, key = Reason(int(decoded.errors[row])), int(records.offset[row]), records.keys[row]
         instrument = symbols.keys[position].decode() if position >= 0 else None
         refused.append(
-            Refused(code.name, reason, partition, offset, records.keys[row], records.values[row], instrument)
-        )
+            Refused(
+                code.name, reason_text(code, expected), partition, offset, key, records.values[row], instrument,
+                key_instrument=None if instrument else symbols.named_by(key),
+            )
+        )  # fmt: skip
     return refused

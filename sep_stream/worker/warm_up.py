@@ -16,6 +16,7 @@ from sep_stream.market.decode import decode_events, encode_events, events_from_r
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import MINUTE_US
 from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
+from sep_stream.record_checks import RecordChecks
 from sep_stream.runtime.topology import Topology
 from sep_stream.scoring.library import PathLibrary
 from sep_stream.scoring.model import Model, ModelParameters
@@ -32,11 +33,11 @@ def warm_up(stages: Sequence[str]) -> None:
         schemas, instruments, model = declared_schemas(), Topology.load().instruments, _model()
         windows = _windows(schemas, instruments, model.model_id)
         if {"metrics", "score"} & set(stages):
-            metrics = _metrics(schemas, windows)
+            metrics = _metrics(schemas, instruments, windows)
             if "score" in stages:
                 _score(schemas, instruments, metrics, model)
     if "settle" in stages:
-        _settle()
+        _settle(declared_schemas(), Topology.load().instruments)
 
 
 def _model() -> Model:
@@ -63,9 +64,13 @@ def _windows(schemas: Schemas, instruments: Instruments, model_id: str) -> list[
     return BulkCodec(*schemas.of("window")).encode(columns, len(output.windows)).values()
 
 
-def _metrics(schemas: Schemas, windows: Sequence[bytes]) -> list[bytes]:
+def _checks(instruments: Instruments) -> RecordChecks:
+    return RecordChecks(wire.Symbols(instruments), instruments)
+
+
+def _metrics(schemas: Schemas, instruments: Instruments, windows: Sequence[bytes]) -> list[bytes]:
     decoded = BulkCodec(*schemas.of("window")).decode(windows)
-    wire.refuse_misfit_windows(decoded, _WINDOW)
+    _checks(instruments).windows(decoded, [b"EUR/USD"] * len(windows), _WINDOW)
     metrics = compute_metrics(*wire.window_series(decoded.columns, _WINDOW), _WINDOW, "cpu")
     columns = wire.metrics_columns(decoded.columns, metrics, _WINDOW, METRICS_VERSION)
     return BulkCodec(*schemas.of("metrics")).encode(columns, len(windows)).values()
@@ -73,13 +78,14 @@ def _metrics(schemas: Schemas, windows: Sequence[bytes]) -> list[bytes]:
 
 def _score(schemas: Schemas, instruments: Instruments, metrics: Sequence[bytes], model: Model) -> None:
     decoded = BulkCodec(*schemas.of("metrics")).decode(metrics)
-    wire.refuse_misfit_metrics(decoded, _WINDOW)
+    _checks(instruments).metrics(decoded, [b"EUR/USD"] * len(metrics), _WINDOW)
     records, _ = wire.metric_records(decoded.columns, _WINDOW, wire.Symbols(instruments))
     score_records(records, [model], instruments.symbols, _WINDOW)
 
 
-def _settle() -> None:
-    """A trade from its signal to its end."""
+def _settle(schemas: Schemas, instruments: Instruments) -> None:
+    """The checks of a signal, and a trade from its signal to its end."""
+    _checks(instruments).signals(BulkCodec(*schemas.of("signal")).decode([b""]), [None])
     parameters = SettleParameters(trade="all")
     n = parameters.horizon_bars[0] + 1
     k, price = np.arange(n, dtype=np.int64), np.ones(n, np.int64)
@@ -89,4 +95,4 @@ def _settle() -> None:
         close=price, spread=price, available_at_s=60 * k + 60, anchor_time_s=60 * k, direction=np.ones(n, np.int8),
         gate_passed=true, confirmed=true, confidence=np.ones(n), model=np.zeros(n, np.int32), models=("",),
     )  # fmt: skip
-    Settler(Topology.load().instruments, parameters).feed(rows)
+    Settler(instruments, parameters).feed(rows)

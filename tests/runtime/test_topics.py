@@ -1,4 +1,4 @@
-"""The declared topics on the real broker: made once, never changed, and differences told."""
+"""The declared topics on the real broker: made once, brought up to date, and other differences shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -15,6 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from sep_stream.cli import cli
 from sep_stream.errors import ConfigurationError, DependencyError
 from sep_stream.runtime import topics
 from sep_stream.runtime.settings import Settings
@@ -26,6 +28,7 @@ TOPOLOGY = Topology.load()
 MakeSettings = Callable[..., Settings]
 
 integration = pytest.mark.integration
+AHEAD = "message.timestamp.after.max.ms"
 
 
 @pytest.fixture
@@ -62,17 +65,51 @@ def test_only_what_is_missing_is_made(make_settings: MakeSettings, admin: AdminC
     assert topics.create(settings, TOPOLOGY) == [prefix + "gaps"]
 
 
+def alter(settings: Settings, admin: AdminClient, config: dict[str, str], *names: str) -> None:
+    """Set this on the broker, for these topics."""
+    entries = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in config.items()]
+    resources = [
+        ConfigResource(ResourceType.TOPIC, settings.topic(name), incremental_configs=entries) for name in names
+    ]
+    for done in admin.incremental_alter_configs(resources).values():
+        done.result(60)
+    until(lambda: set(names) <= drift(settings).keys())  # the broker shows it a little later
+
+
 @integration
 def test_a_setting_changed_on_the_broker_is_told(make_settings: MakeSettings, admin: AdminClient, prefix: str) -> None:
     settings = make_settings(prefix, partitions=1)
-    entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, prefix + "bars", incremental_configs=[entry])
-    [done] = admin.incremental_alter_configs([resource]).values()
-    done.result(60)
-    until(lambda: drift(settings))  # the broker shows it a little later
+    alter(settings, admin, {"retention.ms": "1000"}, "bars")
     assert drift(settings) == {"bars": ("retention.ms: 1000, declared -1",)}
     assert topics.create(settings, TOPOLOGY) == []
-    assert "bars" in drift(settings)  # told, never changed
+    assert topics.bring_up_to_date(settings, TOPOLOGY) == []
+    assert "bars" in drift(settings)  # shown, never changed
+
+
+@integration
+def test_topics_made_by_an_earlier_version_are_altered_and_this_is_shown(
+    make_settings: MakeSettings, admin: AdminClient, prefix: str
+) -> None:
+    """What an earlier version declared is altered in each topic that has it; what somebody chose is not."""
+    settings = make_settings(prefix, partitions=1)
+    outdated = [t.name for t in TOPOLOGY.topics if t.former and t.name != "market.events"]
+    assert {"bars", "metrics", "signals", "patterns", "trading.results"} == set(outdated)
+    alter(settings, admin, {AHEAD: "86400000", "retention.ms": "1000"}, *outdated)
+    alter(settings, admin, {AHEAD: "5000"}, "patterns")
+    told = CliRunner().invoke(cli, ["topics", "create"], env=settings.environment())
+    assert told.exit_code == 0
+    *altered, last = told.output.splitlines()
+    assert sorted(altered) == [
+        f"altered {prefix}{name}: {AHEAD} from 86400000, as earlier versions had it, to {2**63 - 1}"
+        for name in sorted(outdated)
+        if name != "patterns"
+    ]
+    assert last == "0 topics made, the others were there"
+    kept = ("retention.ms: 1000, declared -1",)
+    chosen = (*kept, f"{AHEAD}: 5000, declared {2**63 - 1}")
+    assert drift(settings) == {name: chosen if name == "patterns" else kept for name in outdated}
+    again = CliRunner().invoke(cli, ["topics", "create"], env=settings.environment())
+    assert again.output == "0 topics made, the others were there\n"
 
 
 @integration
@@ -109,7 +146,7 @@ def test_the_clusters_brokers_are_told(broker: str) -> None:
     assert topics.broker_ids(Settings.load(brokers=broker)) == [1]
 
 
-@pytest.mark.parametrize("ask", [topics.create, topics.check, topics.describe])
+@pytest.mark.parametrize("ask", [topics.create, topics.bring_up_to_date, topics.check, topics.describe])
 def test_no_broker_is_told_within_ten_seconds(
     ask: Callable[[Settings, Topology], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

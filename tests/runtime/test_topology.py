@@ -75,6 +75,13 @@ def test_events_of_the_far_future_are_refused_at_the_border() -> None:
     assert config("market.events")["message.timestamp.after.max.ms"] == str(86_400_000)
 
 
+@pytest.mark.parametrize("name", sorted({*EVENT_TIME} - {"market.events"}))
+def test_what_follows_from_an_event_is_taken_whatever_its_time(name: str) -> None:
+    """A bar's end is later than its event, and the broker's own default is an hour."""
+    assert config(name)["message.timestamp.after.max.ms"] == str(2**63 - 1)
+    assert Topology.load().topic(name).former == {"message.timestamp.after.max.ms": ("86400000",)}
+
+
 @pytest.mark.parametrize("name", COMPACTED)
 def test_a_compacted_topic_has_the_time_of_appending(name: str) -> None:
     assert config(name)["cleanup.policy"] == "compact"
@@ -117,6 +124,12 @@ def test_a_topics_own_settings_come_after_those_of_its_cleanup(folder: Path) -> 
     (folder / "topics.toml").write_text(declared() + 'config = { "cleanup.policy" = "compact", "x" = 1 }\n')
     [topic] = Topology.load().topics
     assert topic.config == {"cleanup.policy": "compact", "x": "1"}
+
+
+def test_former_values_are_those_of_the_topics_cleanup(folder: Path) -> None:
+    (folder / "topics.toml").write_text('[former.keep]\n"x" = [1, 2]\n[former.other]\n"y" = [3]\n' + declared())
+    [topic] = Topology.load().topics
+    assert topic.former == {"x": ("1", "2")}
 
 
 @pytest.mark.parametrize("missing", GOOD)

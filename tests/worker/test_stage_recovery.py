@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 
@@ -72,7 +73,7 @@ def signals() -> Inputs:
     for k in range(SIGNALS):
         for symbol in SYMBOLS:
             record = signal_record(symbol, "M1", 1_700_000_040 + 60 * k) | {"bar_index": k, "bar_spread": None}
-            record["bar_open_time"] = record["available_at"].replace(second=0)
+            record["bar_open_time"] = record["available_at"] - timedelta(minutes=1)
             key = symbol.encode()
             found[partition_for(key, PARTITIONS)].append((key, SCHEMAS.encode("signal", record)))
     for rows in found.values():  # a settler passes over signals that it has seen, but not over these

@@ -12,8 +12,9 @@ from sep_stream.market.bulk_avro import BulkCodec, Decoded
 from sep_stream.market.events import REASON_TEXT, Reason
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import TIMEFRAMES, YEAR_2200_US
+from sep_stream.record_checks import RecordChecks
 from sep_stream.stores.cache.keys import price_name, signal_name
-from sep_stream.stores.cache.values import price_fields, signal_fields
+from sep_stream.stores.cache.values import is_readable, price_fields, signal_fields
 from sep_stream.stores.cache.writer import Entry
 
 TOPICS: Final = ("prices.latest", "signals.latest")
@@ -24,6 +25,14 @@ _MS_PER_S: Final = 1_000
 _SOURCE: Final = "source"
 _NO_SOURCE: Final = "expected a header `source` as TOPIC/PARTITION/OFFSET: it tells which of two equal times is newer"
 _KEY: Final = "the record's key is not what its value tells of: the instrument, and |timeframe for a signal"
+
+
+_JSON_FIELDS: Final = ("gate_failed", "matches")
+_JSON: Final = "gate_failed and matches: expected JSON arrays, as the topic `signals` has them"
+
+
+def _decoded(text: bytes | None) -> str:
+    return (text or b"").decode()
 
 
 class Written(NamedTuple):
@@ -62,6 +71,7 @@ class CacheRecords:
     def __init__(self, schemas: Schemas, instruments: Instruments, ttl_s: int) -> None:
         self._schemas, self._instruments, self._ttl_ms = schemas, instruments, ttl_s * _MS_PER_S
         self._symbols = wire.Symbols(instruments)
+        self._checks = RecordChecks(self._symbols, instruments)
         price, signal = (BulkCodec(*schemas.of(name)) for name in ("latest_price", "signal"))
         self._kinds = {
             TOPICS[0]: _Kind("LatestPrice", price, ("event_time",), 1, False, price_fields),
@@ -94,7 +104,7 @@ class CacheRecords:
         """Names by row, of those that are sound."""
         columns, errors = decoded.columns, decoded.errors
         if kind.timeframed:
-            instrument = wire.refuse_unknown(decoded, self._symbols).tolist()
+            instrument = self._checks.names(decoded).tolist()
         else:
             positions = self._symbols.positions(columns["instrument"])
             errors[(errors == Reason.OK) & (positions < 0)] = Reason.UNKNOWN_INSTRUMENT
@@ -103,6 +113,9 @@ class CacheRecords:
             strange = (columns[name] < 0) | (columns[name] >= YEAR_2200_US // kind.unit_us)
             errors[(errors == Reason.OK) & strange] = Reason.BAD_TIME
         timeframe = columns["timeframe"].tolist() if kind.timeframed else [-1] * len(records)
+        texts = (
+            list(zip(*(map(_decoded, columns[name]) for name in _JSON_FIELDS), strict=True)) if kind.timeframed else []
+        )
         symbols = self._instruments.symbols
         names: dict[int, str] = {}
         faults: list[Fault] = []
@@ -114,6 +127,9 @@ class CacheRecords:
             suffix = f"|{TIMEFRAMES[timeframe[row]]}" if kind.timeframed else ""
             if records[row].key != (symbol + suffix).encode():
                 faults.append(Fault(row, Reason.KEY_MISMATCH, _KEY, symbol))
+                continue
+            if texts and not is_readable(*texts[row]):
+                faults.append(Fault(row, Reason.MALFORMED, _JSON, symbol))
                 continue
             names[row] = signal_name(symbol, TIMEFRAMES[timeframe[row]]) if kind.timeframed else price_name(symbol)
         return names, faults
@@ -127,7 +143,8 @@ class CacheRecords:
 def _told(code: Reason, schema: str) -> str:
     if code == Reason.BAD_TIME:
         return f"expected an Avro {schema} whose times lie between the years 1970 and 2200"
-    return REASON_TEXT[code] if code == Reason.UNKNOWN_INSTRUMENT else f"expected an Avro {schema}"
+    known = code in (Reason.UNKNOWN_INSTRUMENT, Reason.UNKNOWN_SYMBOL)
+    return REASON_TEXT[code] if known else f"expected an Avro {schema}"
 
 
 def _source_offset(headers: Sequence[tuple[str, bytes | None]]) -> int | None:

@@ -145,11 +145,11 @@ def _signal(f: Fields) -> LatestSignal:
         p_up=float(f["p_up"]),
         expected_move_points=float(f["expected_move"]),
         gate_passed=f["gate_passed"] == "1",
-        gate_failed=tuple(json.loads(f["gate_failed"])),
+        gate_failed=_gate_failed(f["gate_failed"]),
         confirmed=f["confirmed"] == "1",
         m5_signal_id=f.get("m5_signal_id"),
         m15_signal_id=f.get("m15_signal_id"),
-        matches=tuple(Match(m["row"], m["anchor_time"], m["cosine"], m["outcome"]) for m in json.loads(f["matches"])),
+        matches=_matches(f["matches"]),
         model_id=f["model_id"],
         metrics_version=f["metrics_version"],
         bar_index=int(f["bar_index"]),
@@ -159,6 +159,24 @@ def _signal(f: Fields) -> LatestSignal:
         bar_spread=_decimal(f.get("bar_spread")),
         offset=int(f["offset"]),
     )
+
+
+def is_readable(gate_failed: str, matches: str) -> bool:
+    """Whether these fields of a signal are the JSON that `typed` takes."""
+    try:
+        _gate_failed(gate_failed)
+        _matches(matches)
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _gate_failed(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+def _matches(text: str) -> tuple[Match, ...]:
+    return tuple(Match(m["row"], m["anchor_time"], m["cosine"], m["outcome"]) for m in json.loads(text))
 
 
 def _decimal(text: str | None) -> Decimal | None:
