@@ -265,7 +265,8 @@ EVENTS = {
 @pytest.mark.parametrize("kind", EVENTS)
 def test_an_odd_event_is_used_or_one_dead_letter_and_changes_nothing_for_others(kind: str) -> None:
     good = {name: Decimal(value) if name in DECIMALS else value for name, value in EVENTS[kind].items()}
-    before = events([quote("USD/JPY", 0), quote("EUR/USD", 0), quote("USD/JPY", 2)])
+    # Two of EUR/USD: the first of an instrument is held until its next one shows that its time is right.
+    before = events([quote("USD/JPY", 0), quote("EUR/USD", 0), quote("EUR/USD", 1), quote("USD/JPY", 2)])
     after = events([quote("EUR/USD", 40), quote("USD/JPY", 50), quote("EUR/USD", 90)])
     [row] = events([good])
     undisturbed = [o for o in outputs(convert(), "events", [*before, *after]) if o.key == JPY]
