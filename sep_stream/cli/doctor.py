@@ -185,9 +185,14 @@ def _registry(settings: Settings) -> Finding:
 
     with SchemaRegistry(needed_registry(settings)) as registry:
         subjects = list(look(registry, settings, declared_schemas()))
-    faults = [f"{subject.name}: {fault}" for subject in subjects for fault in subject.faults]
+    faults = [f"{subject.name}: {fault}" for subject in subjects for fault in (*subject.faults, *subject.unreadable)]
     missing = [
         f"{subject.name}: not registered" for subject in subjects if subject.schema_id is None and not subject.faults
+    ]
+    others = [
+        f"{subject.name}: also version{'s' * (len(other) > 1)} {', '.join(map(str, other))}, which can be read"
+        for subject in subjects
+        if (other := [version.version for version in subject.versions if version.version != subject.version])
     ]
     lax = [f"{subject.name}: {subject.compatibility}" for subject in subjects if subject.compatibility != COMPATIBILITY]
     remedy = "see `sep-stream schemas check`" if faults else "`sep-stream schemas register`" if missing or lax else ""
@@ -195,7 +200,7 @@ def _registry(settings: Settings) -> Finding:
     detail = f"{len(subjects)} subjects at {registry.address.url}" + (
         f", {theirs} schemas under ids of its own" if theirs else ""
     )
-    return Finding("registry", not remedy, "; ".join(faults + missing + lax) or detail, remedy)
+    return Finding("registry", not remedy, "; ".join(faults + missing + lax or [detail, *others]), remedy)
 
 
 def _database(settings: Settings) -> Finding:

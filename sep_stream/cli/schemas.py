@@ -48,7 +48,8 @@ def register(settings: Settings, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options
 def list_(settings: Settings, as_json: bool) -> None:
-    """List the subjects: schema, id, version, and the compatibility that the registry asks for.
+    """List the subjects: schema, id, version, and the compatibility that the registry asks for; below, every version
+    that the registry holds, and whether this program reads its records.
 
     \b
     Example:
@@ -61,7 +62,8 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options
 def check(settings: Settings, as_json: bool) -> None:
-    """Say what would be refused, with the field in the way; register nothing. Exits 1 if something would be.
+    """Say what would be refused and which versions can't be read, with the field in the way; register nothing. Exits 1
+    if there is any.
 
     \b
     Example:
@@ -69,7 +71,7 @@ def check(settings: Settings, as_json: bool) -> None:
     """
     subjects = _seen(settings)
     _show(subjects, as_json, lambda subject: "; ".join(subject.faults) or "compatible")
-    if any(subject.faults for subject in subjects):
+    if any(subject.faults or subject.unreadable for subject in subjects):
         raise click.exceptions.Exit(1)
 
 
@@ -102,3 +104,7 @@ def _show(subjects: Iterable[Subject], as_json: bool, told: Callable[[Subject], 
         click.echo(
             f"{subject.name:32} {subject.schema:15} version {version:<3} id {schema_id:<10}{pinned}  {told(subject)}"
         )
+        for held in subject.versions:
+            readable = f"can't be read: {'; '.join(held.unreadable)}" if held.unreadable else "can be read"
+            ours = ", this program's" if held.version == subject.version else ""
+            click.echo(f"{'':32} {'':15} version {held.version:<3} id {held.schema_id:<10}  {readable}{ours}")

@@ -30,6 +30,7 @@ REQUEUED_FROM: Final = "requeued-from"
 
 _CORRECT: Final = "correct the producer and publish the event anew: requeued as it is, it is refused again"
 REMEDY: Final[Mapping[str, str]] = dict.fromkeys((reason.name for reason in REFUSALS), _CORRECT) | {
+    Reason.INCOMPATIBLE_SCHEMA.name: "correct the producer's schema: `sep-stream schemas check` names the field",
     Reason.UNKNOWN_SCHEMA.name: "run a version that knows the schema, then requeue it; or correct the producer",
     Reason.UNKNOWN_INSTRUMENT.name: "declare the instrument in topology/instruments.toml, start the workers anew, then "
     "requeue it; for a name of another system, publish it anew under the symbol",

@@ -19,17 +19,32 @@ import numpy as np
 import numpy.typing as npt
 
 from sep_stream.errors import ConfigurationError, InputError
+from sep_stream.market.avro_bytes import (
+    BITS,
+    BOOLEAN,
+    BYTES,
+    DECIMAL,
+    ENUM,
+    HEADER_BYTES,
+    INT,
+    LIMIT,
+    LONG,
+    NULLABLE,
+    OP,
+    RECORD,
+    SLOT,
+    STRING,
+    WIDE_DECIMAL,
+    blank,
+    get_fields,
+    in_range,
+    inlined,
+)
+from sep_stream.market.bulk_resolution import Resolution, compile_resolution, resolve
 from sep_stream.market.events import NULL, Reason
+from sep_stream.market.evolution import reading_faults
+from sep_stream.market.writers import Writer, WriterSchemas
 
-HEADER_BYTES: Final = 5
-
-LONG, INT, ENUM, BITS, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(10)
-
-_OP, _NULLABLE, _SLOT, _LIMIT = range(4)
-"""Of an instruction. Slot: row of the kind's column block. Limit: symbols of an enum, bytes of a float or double,
-10^digits of a decimal, instructions inside a nested record."""
-
-_VARINT_BYTES_MAX: Final = 10
 _FLOAT_BYTES: Final = {"float": 4, "double": 8}
 _BYTES_MAX: Final = {
     LONG: 10,
@@ -44,12 +59,8 @@ _BYTES_MAX: Final = {
     RECORD: 0,
 }
 """Of an encoded field, without a union's index and the bytes of strings and bytes themselves."""
-_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _OK, _TOMBSTONE, _MAGIC = int(Reason.OK), int(Reason.TOMBSTONE), int(Reason.BAD_MAGIC)
 _SCHEMA, _MALFORMED, _RANGE = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED), int(Reason.DECIMAL_RANGE)
-
-_inlined = nb.njit(cache=True, nogil=True, error_model="numpy", inline="always")
-"""Inlined by Numba itself: a call that hands on arrays takes longer than most of these functions do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +183,22 @@ class BulkCodec:
     128 bits); float64; bool; VarColumn for strings and bytes. Raises ConfigurationError for a schema that holds
     something else.
 
-    schema_id: what records are written with · also: other ids under which they are read
+    schema_id: what records are written with · also: other ids under which they are read · writers: the schemas of
+    records with still other ids, which are read into the same columns by Avro's rules for schema resolution
     """
 
-    def __init__(self, schema: Mapping[str, Any], schema_id: int, also: Sequence[int] = ()) -> None:
-        self.ids = np.array([schema_id, *also], np.int64)
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        schema_id: int,
+        also: Sequence[int] = (),
+        writers: WriterSchemas | None = None,
+    ) -> None:
+        self._schema, self._schema_id, self._writers = schema, schema_id, writers
+        others = {} if writers is None else dict(writers.known())
+        self.ids = np.array([k for k in (schema_id, *also) if k not in others], np.int64)
         self._name = schema["name"]
+        self._resolutions: dict[int, Resolution | None] = {}
         self._compiler = _Compiler()
         self._compiler.record(schema, "", {})
         self._program = np.array(self._compiler.program, np.int64).reshape(-1, 4)
@@ -198,7 +219,7 @@ class BulkCodec:
         strings = [columns[name] for name in c.vars]
         data, base = _merged(strings)
         out, offsets, written, instruction = _encode(
-            self._program, self.ids[0], self._fixed_bytes_max, _block(columns_of_longs, n, np.int64),
+            self._program, self._schema_id, self._fixed_bytes_max, _block(columns_of_longs, n, np.int64),
             _block(words, n, np.uint64), _block([columns[name] for name in c.booleans], n, np.uint8), data, base,
             _block([column.start for column in strings], n, np.int64),
             _block([column.length for column in strings], n, np.int32),
@@ -221,11 +242,51 @@ class BulkCodec:
         longs, bits = np.empty((len(c.longs), n), np.int64), np.empty((len(c.floats), n), np.uint64)
         booleans = np.empty((len(c.booleans), n), np.uint8)
         start, length = np.empty((len(c.vars), n), np.int64), np.empty((len(c.vars), n), np.int32)
-        _decode(
-            self._program, self.ids, framed.data, framed.start, framed.length, errors, longs, bits, booleans, start,
-            length,
-        )  # fmt: skip
-        return Decoded(self._named(framed.data, longs, bits, booleans, start, length), errors)
+        columns = longs, bits, booleans, start, length
+        _decode(self._program, self.ids, framed.data, framed.start, framed.length, errors, *columns)
+        foreign = np.flatnonzero(errors == _SCHEMA)
+        data = self._resolve(framed, foreign, errors, columns) if len(foreign) and self._writers else framed.data
+        return Decoded(self._named(data, *columns), errors)
+
+    def _resolve(
+        self, framed: VarColumn, rows: npt.NDArray[np.int64], errors: npt.NDArray[np.uint8], columns: Sequence[Any]
+    ) -> npt.NDArray[np.uint8]:
+        """Fill the rows that others wrote; the bytes that the columns now point into."""
+        at = framed.start[rows]
+        ids = sum(framed.data[at + k].astype(np.int64) << (32 - 8 * k) for k in range(1, HEADER_BYTES))
+        different, which = np.unique(ids, return_inverse=True)
+        places, buffers, size = {}, [framed.data], len(framed.data)
+        for schema_id, writer in self._writers_of(different.tolist()).items():
+            if schema_id not in self._resolutions:
+                self._resolutions[schema_id] = self._compiled(writer)
+            found = self._resolutions[schema_id]
+            places[schema_id] = found, size
+            if found is not None and found.constants:
+                buffers.append(np.frombuffer(found.constants, np.uint8))
+                size += len(found.constants)
+        data = np.concatenate(buffers) if len(buffers) > 1 else framed.data
+        for k, schema_id in enumerate(different.tolist()):
+            if schema_id in places:
+                found, constants = places[schema_id]
+                theirs = rows[which == k]
+                errors[theirs] = Reason.INCOMPATIBLE_SCHEMA
+                if found is not None:
+                    resolve(
+                        found.program, found.table, data, constants, theirs, framed.start, framed.length, errors,
+                        *columns,
+                    )  # fmt: skip
+        return data
+
+    def _writers_of(self, ids: Sequence[int]) -> dict[int, Writer]:
+        """Those of the ids that are schemas of this record."""
+        found = self._writers.find(ids) if self._writers is not None else {}
+        return {schema_id: writer for schema_id, writer in found.items() if writer.record == self._name}
+
+    def _compiled(self, writer: Writer) -> Resolution | None:
+        """None where this schema can't read what was written with that one."""
+        if reading_faults(self._schema, writer.raw):
+            return None
+        return compile_resolution(self._compiler, writer.parsed)
 
     def _named(self, data: Any, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> dict[str, Any]:
         c = self._compiler
@@ -257,10 +318,17 @@ class _Compiler:
         self.floats: list[tuple[str, int]] = []
         self.booleans: list[str] = []
         self.vars: list[str] = []
+        # What the compiler of another writer's schema asks for, by field.
+        self.at: dict[str, int] = {}
+        self.kinds: dict[str, Mapping[str, Any]] = {}
+        self.declared: dict[str, Mapping[str, Any]] = {}
+        self.members: dict[str, list[str]] = {}
 
     def record(self, schema: Mapping[str, Any], prefix: str, named: dict[str, Any]) -> None:
-        for field in schema["fields"]:
-            self._field(f"{prefix}{field['name']}", field["type"], schema.get("namespace", ""), named)
+        names = self.members[prefix] = [f"{prefix}{field['name']}" for field in schema["fields"]]
+        for name, field in zip(names, schema["fields"], strict=True):
+            self.declared[name] = field
+            self._field(name, field["type"], schema.get("namespace", ""), named)
 
     def _field(self, name: str, kind: Any, namespace: str, named: dict[str, Any]) -> None:
         nullable = isinstance(kind, list)
@@ -270,6 +338,7 @@ class _Compiler:
             kind = kind[1]
         if isinstance(kind, str):
             kind = named.get(kind) or named.get(f"{namespace}.{kind}") or {"type": kind}
+        self.kinds[name] = kind
         what = kind["type"]
         if what in ("record", "enum"):
             kind = {"namespace": namespace, **kind}
@@ -313,6 +382,7 @@ class _Compiler:
 
     def _add(self, name: str, op: int, nullable: bool, slot: int, limit: int) -> None:
         self.names.append(name)
+        self.at[name] = len(self.program)
         self.program.append((op, int(nullable), slot, limit))
 
 
@@ -437,18 +507,6 @@ def _put_decimal(out: Any, p: int, high: int, low: int) -> int:
     return p
 
 
-@_inlined
-def _in_range(op: int, limit: int, value: int) -> bool:
-    """Whether an integer is one of its type."""
-    if op == INT:
-        return _INT_MIN <= value <= _INT_MAX
-    if op == ENUM:
-        return 0 <= value < limit
-    if op == DECIMAL:
-        return -limit < value < limit
-    return True
-
-
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _encode(
     program: Any, schema_id: int, fixed_bytes_max: int, longs: Any, bits: Any, booleans: Any, data: Any, base: Any,
@@ -470,8 +528,8 @@ def _encode(
         p += HEADER_BYTES
         pc = 0
         while pc < len(program):
-            op, slot, limit = program[pc, _OP], program[pc, _SLOT], program[pc, _LIMIT]
-            if program[pc, _NULLABLE]:
+            op, slot, limit = program[pc, OP], program[pc, SLOT], program[pc, LIMIT]
+            if program[pc, NULLABLE]:
                 if op == RECORD:
                     null = booleans[slot, row] == 0
                 elif op == BYTES or op == STRING:
@@ -484,11 +542,11 @@ def _encode(
                     pc += 1 + (limit if op == RECORD else 0)
                     continue
             if op == LONG or op == INT or op == ENUM:
-                if not _in_range(op, limit, longs[slot, row]):
+                if not in_range(op, limit, longs[slot, row]):
                     return out, offsets, row, pc
                 p = _put_long(out, p, longs[slot, row])
             elif op == DECIMAL:
-                if not _in_range(op, limit, longs[slot, row]):
+                if not in_range(op, limit, longs[slot, row]):
                     return out, offsets, row, pc
                 p = _put_decimal(out, p, longs[slot, row] >> 63, longs[slot, row])
             elif op == WIDE_DECIMAL:
@@ -514,90 +572,7 @@ def _encode(
     return out[:p], offsets, n, 0
 
 
-@_inlined
-def _get_long(data: Any, p: int, end: int) -> Any:
-    """(value, next position); the position is -1 where no valid varint stands."""
-    if p < end and data[p] < 128:
-        return np.int64(data[p] >> 1) ^ -np.int64(data[p] & 1), np.int64(p + 1)
-    v = np.uint64(0)
-    for k in range(_VARINT_BYTES_MAX):
-        if p >= end:
-            return np.int64(0), np.int64(-1)
-        byte = np.uint64(data[p])
-        p += 1
-        if k == _VARINT_BYTES_MAX - 1 and byte > np.uint64(1):
-            return np.int64(0), np.int64(-1)
-        v |= (byte & np.uint64(127)) << np.uint64(7 * k)
-        if byte < np.uint64(128):
-            return np.int64(v >> np.uint64(1)) ^ -np.int64(v & np.uint64(1)), np.int64(p)
-    return np.int64(0), np.int64(-1)
-
-
-@_inlined
-def _get_branch(data: Any, p: int, end: int) -> Any:
-    """(index, next position) of a union of null and one type; the position is -1 where no such index stands."""
-    if p < end and (data[p] == 0 or data[p] == 2):
-        return np.int64(data[p] >> 1), np.int64(p + 1)
-    branch, p = _get_long(data, p, end)
-    if branch < 0 or branch > 1:
-        return branch, np.int64(-1)
-    return branch, p
-
-
-@_inlined
-def _get_decimal(data: Any, p: int, size: int) -> Any:
-    """(high, low, fits) of big-endian two's complement bytes; fits: in 128 bits."""
-    negative = size > 0 and data[p] >= 128
-    high = np.uint64(0xFFFFFFFFFFFFFFFF) if negative else np.uint64(0)
-    low = high
-    fill = np.uint8(255 if negative else 0)
-    for k in range(size - 16):
-        if data[p + k] != fill:
-            return np.int64(0), np.int64(0), False
-    if size > 16 and (data[p + size - 16] >= 128) != negative:
-        return np.int64(0), np.int64(0), False
-    for k in range(max(0, size - 16), size):
-        high = (high << np.uint64(8)) | (low >> np.uint64(56))
-        low = (low << np.uint64(8)) | np.uint64(data[p + k])
-    return np.int64(high), np.int64(low), True
-
-
-@_inlined
-def _is_utf8(data: Any, p: int, size: int) -> bool:
-    """Well-formed as Unicode defines it: no overlong forms, surrogates or values past U+10FFFF."""
-    end = p + size
-    while p < end:
-        lead = data[p]
-        if lead < 0x80:
-            p += 1
-            continue
-        if 0xC2 <= lead <= 0xDF:
-            more, low, high = 1, 0x80, 0xBF
-        elif 0xE0 <= lead <= 0xEF:
-            more, low, high = 2, 0xA0 if lead == 0xE0 else 0x80, 0x9F if lead == 0xED else 0xBF
-        elif 0xF0 <= lead <= 0xF4:
-            more, low, high = 3, 0x90 if lead == 0xF0 else 0x80, 0x8F if lead == 0xF4 else 0xBF
-        else:
-            return False
-        if p + more >= end or not low <= data[p + 1] <= high:
-            return False
-        for k in range(2, more + 1):
-            if data[p + k] & 0xC0 != 0x80:
-                return False
-        p += more + 1
-    return True
-
-
-@_inlined
-def _blank(row: int, longs: Any, bits: Any, booleans: Any, start: Any, length: Any) -> None:
-    longs[:, row] = NULL
-    bits[:, row] = 0
-    booleans[:, row] = 0
-    start[:, row] = 0
-    length[:, row] = -1
-
-
-@_inlined
+@inlined
 def _is_one_of(ids: Any, found: int) -> bool:
     for known in ids:
         if known == found:
@@ -627,76 +602,9 @@ def _decode(
         if not _is_one_of(ids, found):
             errors[row] = _SCHEMA
             continue
-        error = _decode_body(program, data, p + HEADER_BYTES, end, row, longs, bits, booleans, start, length)
-        if error != _OK:
-            errors[row] = error
-            _blank(row, longs, bits, booleans, start, length)
-
-
-@_inlined
-def _decode_body(
-    program: Any, data: Any, p: int, end: int, row: int, longs: Any, bits: Any, booleans: Any, start: Any, length: Any
-) -> int:
-    out_of_range = False
-    pc = 0
-    while pc < len(program):
-        op, slot, limit, nullable = program[pc, _OP], program[pc, _SLOT], program[pc, _LIMIT], program[pc, _NULLABLE]
-        pc += 1
-        if nullable:
-            branch, p = _get_branch(data, p, end)
-            if p < 0:
-                return _MALFORMED
-            if branch == 0:
-                if op == RECORD:
-                    pc += limit
-                continue
-        if op == LONG or op == INT or op == ENUM:
-            value, p = _get_long(data, p, end)
-            if p < 0 or not _in_range(op, limit, value):
-                return _MALFORMED
-            longs[slot, row] = value
-        elif op == DECIMAL and p < end and 2 <= data[p] <= 16 and data[p] & 1 == 0 and data[p] >> 1 < end - p:
-            size = int(data[p] >> 1)  # of 1 to 8 bytes, as nearly all are: no need of 128 bits
-            low = np.int64(np.int8(data[p + 1]))
-            for k in range(p + 2, p + 1 + size):
-                low = (low << 8) | np.int64(data[k])
-            longs[slot, row] = low
-            out_of_range |= not _in_range(op, limit, low)
-            p += 1 + int(size)
-        elif op == DECIMAL or op == WIDE_DECIMAL or op == BYTES or op == STRING:
-            size, p = _get_long(data, p, end)
-            if p < 0 or size < 0 or size > end - p:
-                return _MALFORMED
-            if op == BYTES or op == STRING:
-                if op == STRING and not _is_utf8(data, p, size):
-                    return _MALFORMED
-                start[slot, row] = p
-                length[slot, row] = size
-            else:
-                high, low, fits = _get_decimal(data, p, size)
-                if op == WIDE_DECIMAL:
-                    longs[slot, row] = high
-                    longs[slot + 1, row] = low
-                else:
-                    fits = fits and high == low >> 63 and _in_range(op, limit, low)
-                    longs[slot, row] = low
-                out_of_range |= not fits
-            p += size
-        elif op == BITS:
-            if end - p < limit:
-                return _MALFORMED
-            word = np.uint64(0)
-            for k in range(limit):
-                word |= np.uint64(data[p + k]) << np.uint64(8 * k)
-            bits[slot, row] = word
-            p += limit
-        elif op == BOOLEAN:
-            if p >= end or data[p] > 1:
-                return _MALFORMED
-            booleans[slot, row] = data[p]
-            p += 1
-        else:
-            booleans[slot, row] = 1
-    if p != end:
-        return _MALFORMED
-    return _RANGE if out_of_range else _OK
+        p, is_in_range = get_fields(
+            program, 0, len(program), data, p + HEADER_BYTES, end, row, longs, bits, booleans, start, length
+        )
+        if p != end or not is_in_range:
+            errors[row] = _MALFORMED if p != end else _RANGE
+            blank(row, longs, bits, booleans, start, length)

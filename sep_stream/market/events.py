@@ -40,6 +40,7 @@ class Reason(IntEnum):
     UNKNOWN_INSTRUMENT = 6
     KEY_MISMATCH = 7
     WRONG_PARTITION = 8
+    INCOMPATIBLE_SCHEMA = 9
     # found by the rules for one event
     UNKNOWN_KIND = 20
     BAD_TIME = 21
@@ -75,6 +76,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.TOMBSTONE: "the record has no value; expected an Avro MarketEvent",
     Reason.BAD_MAGIC: "the value does not begin with the Confluent magic byte 0 and a 4-byte schema id",
     Reason.UNKNOWN_SCHEMA: "the schema id is not one of the MarketEvent schemas known here",
+    Reason.INCOMPATIBLE_SCHEMA: "its writer's schema is not compatible with ours; see `sep-stream schemas list`",
     Reason.MALFORMED: "the value is not the Avro encoding of its schema (truncated, trailing or invalid bytes)",
     Reason.DECIMAL_RANGE: "a decimal has more than 18 digits; expected decimal(18,9)",
     Reason.UNKNOWN_INSTRUMENT: "the instrument is not declared in topology/instruments.toml by this symbol",

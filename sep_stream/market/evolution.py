@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,12 +37,20 @@ def differences(new: Any, old: Any) -> list[Difference]:
     return list(dict.fromkeys((*backward, *forward)))
 
 
+def reading_faults(reader: Any, writer: Any) -> list[Difference]:
+    """Why records of the writer's schema can't be read with the reader's. Empty: they can.
+
+    Bytes are read as a string, too: a record whose bytes are not UTF-8 is malformed by itself.
+    """
+    return _Reading(reader, writer, is_new=True, promoted=_PROMOTED | {("bytes", "string")}).faults(reader, writer)
+
+
 class _Reading:
     """Records of one schema read with another. is_new: the reader is the newer one"""
 
-    def __init__(self, reader: Any, writer: Any, is_new: bool) -> None:
+    def __init__(self, reader: Any, writer: Any, is_new: bool, promoted: Set[tuple[str, str]] = _PROMOTED) -> None:
         self._reader_types, self._writer_types = _named_types(reader), _named_types(writer)
-        self._is_new = is_new
+        self._is_new, self._promoted = is_new, promoted
 
     def faults(self, reader: Any, writer: Any, path: str = "", within: tuple[Any, ...] = ()) -> list[Difference]:
         """within: the pairs of named types around it, so that a type that holds itself comes to an end"""
@@ -57,7 +66,7 @@ class _Reading:
         if _attributes(reader) == _attributes(writer):
             if _type(reader) == _type(writer):
                 return self._inside(reader, writer, path, within)
-            if (_type(writer), _type(reader)) in _PROMOTED:
+            if (_type(writer), _type(reader)) in self._promoted:
                 return []
         return [self._changed(reader, writer, path)]
 

@@ -86,6 +86,14 @@ class SchemaRegistry:
             subject, number, self._id_in(entry), str(entry.get("schema")), entry.get("schemaType", "AVRO") == "AVRO"
         )
 
+    def schema(self, schema_id: int) -> str | None:
+        """The text of an Avro schema by its id; None if there is none with that id."""
+        status, found = self._ask("GET", f"/schemas/ids/{schema_id}", allowed={_NOT_FOUND, 400, 422})
+        if not httpx.codes.is_success(status):
+            return None
+        entry = self._expected(found, dict)
+        return str(entry.get("schema")) if entry.get("schemaType", "AVRO") == "AVRO" else None
+
     def find(self, subject: str, text: str) -> Version | None:
         """This very schema in a subject; None if it is not there."""
         status, found = self._ask("POST", f"/subjects/{_part(subject)}", {"schema": text}, allowed={_NOT_FOUND})

@@ -23,9 +23,13 @@ def schemas_in_force(settings: Settings, *, register: bool = False) -> Schemas:
     address = resolve_registry(settings)
     if address is None:
         return declared_schemas()
-    from sep_stream.stores.registration import agreed_ids
+    from sep_stream.stores.registered_writers import RegisteredWriters
+    from sep_stream.stores.registration import agreed_ids, other_versions, subjects_of
     from sep_stream.stores.schema_registry import SchemaRegistry
 
     schemas = declared_schemas()
     with SchemaRegistry(address) as registry:
-        return schemas.with_ids(agreed_ids(registry, settings, schemas, register))
+        ids = agreed_ids(registry, settings, schemas, register)
+        others = other_versions(registry, settings, schemas, ids)
+    subjects = [subject for subject, _ in subjects_of(settings, schemas)]
+    return schemas.with_ids(ids).with_writers(others, RegisteredWriters(address, subjects))

@@ -15,7 +15,7 @@ os.environ["NUMBA_DISABLE_JIT"] = "1"  # before Numba is imported
 
 import atheris
 
-with atheris.instrument_imports(include=["sep_stream.market.bulk_avro"]):
+with atheris.instrument_imports(include=["sep_stream.market.bulk_avro", "sep_stream.market.avro_bytes"]):
     from sep_stream.market import bulk_avro  # noqa: F401  imported here to be instrumented
 
 from tests.fuzz import corpus, plain

@@ -59,9 +59,9 @@ def signed_bytes(unscaled: int) -> bytes:
 class Walk:
     """The fields of a schema, with names resolved and nested fields named `outer.field`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, schema: Mapping[str, Any]) -> None:
         self._named: dict[str, Any] = {}
-        self.fields = self._of(SCHEMAS[name].raw)
+        self.fields = self._of(schema)
 
     def _of(self, record: Mapping[str, Any]) -> list[tuple[str, bool, Any]]:
         return [(field["name"], *self._kind(field["type"])) for field in record["fields"]]
@@ -78,7 +78,7 @@ class Walk:
         return nullable, kind
 
 
-WALKS = {name: Walk(name).fields for name in NAMES}
+WALKS = {name: Walk(SCHEMAS[name].raw).fields for name in NAMES}
 
 
 def records(name: str) -> st.SearchStrategy[Record]:
@@ -180,15 +180,15 @@ def halves(value: int) -> tuple[int, int]:
 
 def row_of(name: str, decoded: Mapping[str, Any], row: int) -> Record:
     """A decoded row as a record."""
-    return _row(WALKS[name], decoded, row, "")
+    return row_by(WALKS[name], decoded, row, "")
 
 
-def _row(fields: Sequence[tuple[str, bool, Any]], decoded: Mapping[str, Any], row: int, prefix: str) -> Record:
+def row_by(fields: Sequence[tuple[str, bool, Any]], decoded: Mapping[str, Any], row: int, prefix: str) -> Record:
     record: Record = {}
     for name, nullable, kind in fields:
         column = decoded[prefix + name]
         if kind["type"] == "record":
-            record[name] = _row(kind["fields"], decoded, row, f"{prefix}{name}.") if column[row] else None
+            record[name] = row_by(kind["fields"], decoded, row, f"{prefix}{name}.") if column[row] else None
         else:
             record[name] = _value(kind, column, row, nullable)
     return record
@@ -215,17 +215,17 @@ def read(name: str, value: bytes) -> Record:
     body = io.BytesIO(value[5:])
     record: Any = fastavro.schemaless_reader(body, BARE[name], None)
     assert not body.read(1)
-    return _unscaled(WALKS[name], record)
+    return unscaled_by(WALKS[name], record)
 
 
-def _unscaled(fields: Sequence[tuple[str, bool, Any]], record: Record) -> Record:
+def unscaled_by(fields: Sequence[tuple[str, bool, Any]], record: Record) -> Record:
     result = {}
     for name, nullable, kind in fields:
         value = record[name]
         if nullable and type(value) is int and value == NULL:
             value = None
         if value is not None and kind["type"] == "record":
-            value = _unscaled(kind["fields"], value)
+            value = unscaled_by(kind["fields"], value)
         elif value is not None and kind.get("logicalType") == "decimal":
             value = int.from_bytes(value, "big", signed=True)
         result[name] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from decimal import Decimal
@@ -14,6 +15,7 @@ import pytest
 
 from sep_stream.errors import ConfigurationError, InputError
 from sep_stream.market.avro import load_schemas
+from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.events import Kind
 from sep_stream.runtime.resources import resource
 from sep_stream.runtime.topology import Topology
@@ -181,3 +183,59 @@ def test_a_schema_that_is_none_is_told_with_its_file(folder: Path, text: str) ->
     (folder / "bar.avsc").write_text(text)
     with pytest.raises(ConfigurationError, match=r"bar\.avsc: not an Avro schema"):
         load_schemas(folder)
+
+
+def grow_pattern(folder: Path, *fields: dict[str, Any], schema_id: int = 2**30 + 100) -> None:
+    """Another version of the schema, with an id of its own; the version before is kept beside it."""
+    earlier = folder / "earlier"
+    earlier.mkdir()
+    shutil.copy(folder / "pattern.avsc", earlier / f"pattern-{SCHEMAS['pattern'].schema_id}.avsc")
+    raw = json.loads((folder / "pattern.avsc").read_text())
+    (folder / "pattern.avsc").write_text(json.dumps(raw | {"fields": [*fields, *raw["fields"]]}))
+    ids = json.loads((folder / "ids.json").read_text())
+    (folder / "ids.json").write_text(json.dumps(ids | {"pattern": schema_id}))
+
+
+GRADE = {"name": "grade", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2},
+         "default": "\u0001\u0000"}  # fmt: skip
+
+
+def test_what_was_written_with_an_earlier_version_is_read_without_a_registry(folder: Path) -> None:
+    grow_pattern(folder, GRADE)
+    grown = load_schemas(folder)
+    values = [SCHEMAS.encode("pattern", PATTERN), grown.encode("pattern", PATTERN | {"grade": Decimal("9.5")})]
+    assert values[0][:5] != values[1][:5]
+    grades = [Decimal("2.56"), Decimal("9.50")]
+    assert [grown.decode(value) for value in values] == [("pattern", PATTERN | {"grade": grade}) for grade in grades]
+    decoded = BulkCodec(*grown.of("pattern")).decode(values)
+    assert decoded.errors.tolist() == [0, 0]
+    assert decoded.columns["grade"].tolist() == [256, 950]
+
+
+def test_an_earlier_version_needs_an_id_of_its_own(folder: Path) -> None:
+    grow_pattern(folder, GRADE, schema_id=SCHEMAS["pattern"].schema_id)
+    with pytest.raises(ConfigurationError, match=r"pattern-\d+\.avsc: its id is in ids\.json, too"):
+        load_schemas(folder)
+
+
+def test_an_earlier_version_that_can_not_be_read_is_told_with_its_field(folder: Path) -> None:
+    grow_pattern(folder, {"name": "grade", "type": "long"})
+    with pytest.raises(ConfigurationError, match=r"can't be read with pattern\.avsc: field 'grade' is new and has no"):
+        load_schemas(folder)
+
+
+def test_a_file_that_is_no_earlier_version_is_told(folder: Path) -> None:
+    (folder / "earlier").mkdir()
+    (folder / "earlier" / "pattern.avsc").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"earlier/pattern\.avsc: expected NAME-ID\.avsc"):
+        load_schemas(folder)
+
+
+def test_a_later_version_that_ours_can_not_read_is_told_with_its_field() -> None:
+    raw = json.loads(SCHEMAS["pattern"].text)
+    raw["fields"][0]["type"] = "long"
+    told = (
+        "schema id 9 is a pattern that ours is not compatible with: field 'pattern_id' is string, and there it is long"
+    )
+    with pytest.raises(InputError, match=re.escape(told)):
+        SCHEMAS.with_writers({9: json.dumps(raw)}).decode(b"\0\0\0\0\x09\2")
