@@ -306,7 +306,10 @@ class GroupReader:
             wanted.done.set_result(frozenset())
             return
         self._committing = wanted
-        self._consumer.commit(offsets=_places(offsets), asynchronous=True)
+        try:
+            self._consumer.commit(offsets=_places(offsets), asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], [])
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Of commits that are not waited for."""

@@ -36,6 +36,7 @@ class Consumer:
         self.committed_later: list[dict[Place, int]] = []
         self.paused: set[Place] = set()
         self.closed = False
+        self.refusing: KafkaError | None = None
         self.between: Callable[[], list[Message]] = list
         """What happens between the call that waits for a record and the one for those behind it."""
         self.callbacks: dict[str, Any] = {}
@@ -77,6 +78,8 @@ class Consumer:
         self.paused -= {Place(tp.topic, tp.partition) for tp in partitions}
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        if self.refusing is not None:
+            raise KafkaException(self.refusing)
         made = self.committed_later if asynchronous else self.committed_now
         made.append({Place(tp.topic, tp.partition): tp.offset for tp in offsets})
 
@@ -282,6 +285,15 @@ def test_one_commit_is_on_its_way_at_a_time_and_its_refusals_are_told(reading: R
     assert reading.kafka.committed_later[1:] == [{A: 6}]
     reading.play(lambda: reading.kafka.config["on_commit"](KafkaError(KafkaError._TRANSPORT), []))
     assert second.result(PATIENCE_S) == frozenset()
+
+
+def test_a_commit_that_can_not_be_sent_is_refused_and_reading_goes_on(reading: Reading) -> None:
+    reading.assign(A)
+    reading.kafka.refusing = KafkaError(KafkaError._STATE)
+    assert reading.reader.commit({A: (1, 5)}).result(PATIENCE_S) == frozenset()
+    reading.put((A, 0))
+    assert len(reading.receiver.fetches) == 1
+    assert reading.receiver.notes == ["state"]
 
 
 def test_without_room_partitions_are_paused_and_the_group_is_still_heard(reading: Reading) -> None:
