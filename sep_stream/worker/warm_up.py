@@ -15,6 +15,7 @@ from sep_stream.market.bulk_avro import BulkCodec
 from sep_stream.market.decode import decode_events, encode_events, events_from_records
 from sep_stream.market.instruments import Instruments
 from sep_stream.market.timeframes import MINUTE_US
+from sep_stream.market.writers import WriterSchemas
 from sep_stream.metrics import METRICS_VERSION, WindowParams, compute_metrics
 from sep_stream.record_checks import RecordChecks
 from sep_stream.runtime.topology import Topology
@@ -57,6 +58,7 @@ def _windows(schemas: Schemas, instruments: Instruments, model_id: str) -> list[
     values = encode_events(codec, instruments, events_from_records(instruments, records)).values()
     n, keys = len(records), [b"EUR/USD"] * len(records)
     events = decode_events(codec, instruments, keys, values, np.arange(n), 0, 1)
+    _resolve(schemas, values)
     parameters = ConvertParameters(_WINDOW.history, _WINDOW.forward)
     output, symbols = MarketDataConverter(instruments, parameters).feed(events), wire.Symbols(instruments)
     wire.bar_columns(output.bars, instruments, symbols)
@@ -66,6 +68,13 @@ def _windows(schemas: Schemas, instruments: Instruments, model_id: str) -> list[
 
 def _checks(instruments: Instruments) -> RecordChecks:
     return RecordChecks(wire.Symbols(instruments), instruments)
+
+
+def _resolve(schemas: Schemas, events: Sequence[bytes]) -> None:
+    """Read events once as those of another writer."""
+    schema = schemas["market_event"]
+    codec = BulkCodec(schema.raw, schema.schema_id + 1, (), WriterSchemas({schema.schema_id: schema.text}))
+    codec.decode(events)
 
 
 def _metrics(schemas: Schemas, instruments: Instruments, windows: Sequence[bytes]) -> list[bytes]:
