@@ -17,6 +17,7 @@ from tests.disks import fill
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_by_each_command_with_the_remedy(small_disk: Path, tmp_path: Path) -> None:
     variables = {"SEP_DATA_DIR": str(small_disk)}
     code, _, stderr = run("up", cwd=tmp_path, **variables)

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.integration
 INTERVAL_S = 10
 """The shortest that the session timeout allows."""
 QUIET_S = 2.5 * INTERVAL_S
-HALF_AN_HOUR_S = 1_800
 
 
 def copies(settings: Settings, count: int, folder: Path) -> list[Settings]:
@@ -35,25 +34,14 @@ def copies(settings: Settings, count: int, folder: Path) -> list[Settings]:
     return [settings.model_copy(update={"data_dir": folder / str(k), "models_url": models}) for k in range(count)]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    ("interval_s", "quiet_s"),
-    [
-        pytest.param(INTERVAL_S, QUIET_S, id="seconds"),
-        pytest.param(60, HALF_AN_HOUR_S, marks=pytest.mark.slow, id="half an hour"),
-    ],
-)
-def test_a_worker_to_which_nothing_comes_for_longer_than_the_interval_goes_on(
-    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, tmp_path: Path, workers: int,
-    interval_s: int, quiet_s: float,
-) -> None:  # fmt: skip
-    """Every partition in use has a committed offset when they start, and has one again when nothing comes."""
-    settings = make_settings(prefix, max_poll_interval_s=interval_s, **SMALL)
+def stay_quiet(settings: Settings, workers: int, quiet_s: float, folder: Path) -> None:
+    """Run so many workers through a while in which nothing comes. Every partition in use has a committed offset when
+    they start, and has one again when nothing comes."""
     log = steps(settings, SEED, STEPS)
     play(log[:2])
     run_until_caught_up(settings)
     with ExitStack() as stack:
-        each = copies(settings, workers, tmp_path)
+        each = copies(settings, workers, folder)
         processes = [stack.enter_context(worker(one)) for one in each]
         await_members(settings, workers)
         play(log[2:3])
@@ -63,6 +51,14 @@ def test_a_worker_to_which_nothing_comes_for_longer_than_the_interval_goes_on(
         play(log[3:])
         await_handled(settings, processes[0])
         assert [process.poll() for process in processes] == [None] * workers, log_of(each[0])[-3000:]
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_to_which_nothing_comes_for_longer_than_the_interval_go_on(
+    make_settings: Callable[..., Settings], prefix: str, undisturbed: Records, tmp_path: Path, workers: int
+) -> None:
+    settings = make_settings(prefix, max_poll_interval_s=INTERVAL_S, **SMALL)
+    stay_quiet(settings, workers, QUIET_S, tmp_path)
     assert_same(settings, undisturbed)
 
 

@@ -193,7 +193,7 @@ def test_a_broker_that_does_not_answer_is_not_taken_for_standing_still(
 def test_a_stage_that_hangs_is_told_and_ends_its_process_with_the_partitions_name(
     make_settings: Callable[..., Settings], prefix: str
 ) -> None:
-    """The event loop hangs with it."""
+    """The event loop hangs with it, and all other stages: which partition is named is the look's affair."""
     settings = make_settings(prefix, **SMALL)
     log = steps(settings, SEED, STEPS)
     limits = {"WORK_S_MAX": 1.0, "TOLD_AFTER_S": 1.0, "ENDS_AFTER_S": 2.0}
@@ -202,7 +202,7 @@ def test_a_stage_that_hangs_is_told_and_ends_its_process_with_the_partitions_nam
         assert process.wait(COLD_S_MAX) == 1
     told = log_of(settings)
     assert '"event": "stands still"' in told
-    assert re.search(rf"sep-stream: {re.escape(prefix)}\S+/\d: has stood still .*still worked on", told)
+    assert re.search(rf"sep-stream: {re.escape(prefix)}\S+/\d: has stood still .*start the worker again", told)
 
 
 def shorten(limits: dict[str, float]) -> None:

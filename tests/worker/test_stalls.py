@@ -54,6 +54,7 @@ def test_a_stall_longer_than_the_session_changes_nothing(
     assert log_of(settings).count(RECOVERED) <= RECOVERIES_MAX * 2  # the instruments lie in two partitions
 
 
+@pytest.mark.slow
 def test_a_group_that_is_deleted_under_a_running_worker_begins_anew_and_changes_nothing(
     make_settings: Callable[..., Settings], prefix: str, undisturbed: Records
 ) -> None:
