@@ -68,8 +68,8 @@ def _functions(path: Path) -> int:
 
 def longest_files_first(items: list[pytest.Item]) -> None:
     """Sort the tests by what their files took; those of a file that is not recorded come first."""
-    files = Durations.load().files
-    items.sort(key=lambda item: -files[name].seconds if (name := item.nodeid.split("::")[0]) in files else -1e9)
+    seconds = {name: file.seconds for name, file in Durations.load().files.items() if file.seconds > 0}
+    items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 1e9))
 
 
 class Recorder:
