@@ -18,7 +18,18 @@ from sep_stream.runtime import topics
 from sep_stream.runtime.log_reader import LogReader
 from sep_stream.runtime.settings import Settings
 from tests.waiting import until
-from tests.worker.harness import COLD_S_MAX, SMALL, TOPOLOGY, Records, await_log, log_of, run_until_caught_up, worker
+from tests.worker.harness import (
+    COLD_S_MAX,
+    SCHEMAS,
+    SMALL,
+    TOPOLOGY,
+    Records,
+    await_log,
+    log_of,
+    raw,
+    run_until_caught_up,
+    worker,
+)
 from tests.worker.markets import SEED, STEPS, play_all
 from tests.worker.test_groups import assert_same
 
@@ -69,7 +80,9 @@ def test_records_that_the_broker_refuses_end_the_worker_until_it_takes_them(
         log_of(settings),
     )
     assert "Traceback" not in log_of(settings)
-    assert committed(settings, stage, source) == {}
+    with_model = [r for r in raw(settings, source) if stage == "score" and SCHEMAS.decode(r[3])[1]["model_id"]]
+    for partition, offset in committed(settings, stage, source).items():  # what has no model makes no pattern
+        assert offset <= min((r[1] for r in with_model if r[0] == partition), default=0)
     alter(settings, refusing, max_message_bytes="1048588")
     run_until_caught_up(settings)
     assert_same(settings, undisturbed)
