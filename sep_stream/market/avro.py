@@ -36,7 +36,7 @@ class Schema:
 
     @cached_property
     def reading(self) -> Any:
-        """As fastavro wants it to read what was written with other versions."""
+        """The schema in the form in which fastavro reads with it what was written with other versions."""
         return with_default_values(copy.deepcopy(self.parsed))
 
     @property

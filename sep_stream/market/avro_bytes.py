@@ -18,8 +18,8 @@ HEADER_BYTES: Final = 5
 LONG, INT, ENUM, BITS, BOOLEAN, BYTES, STRING, DECIMAL, WIDE_DECIMAL, RECORD = range(10)
 """How a value is encoded, and which kind of column it goes into."""
 OP, NULLABLE, SLOT, LIMIT = range(4)
-"""Of an instruction. Slot: row of the kind's column block. Limit: symbols of an enum, bytes of a float or double,
-10^digits of a decimal, instructions inside a nested record."""
+"""Columns of an instruction. Slot: row of the kind's column block. Limit: symbols of an enum, bytes of a float or
+double, 10^digits of a decimal, instructions inside a nested record."""
 
 
 _VARINT_BYTES_MAX: Final = 10

@@ -29,9 +29,10 @@ that lost it knows no partition, and drops the requests to the address that it f
 _SILENT: Final = frozenset({
     KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN,
 })  # fmt: skip
-_LOGIN: Final = frozenset({
+LOGIN_ERRORS: Final = frozenset({
     KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM,
 })  # fmt: skip
+LOGIN_REMEDY: Final = "check sasl_username, sasl_mechanism and sasl_password (or sasl_password_file)"
 _DENIALS: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -104,14 +105,12 @@ class Asker:
         return code in _SILENT
 
     def _login_fault(self) -> str | None:
-        reason = next((text for code, text in self._complaints.items() if code in _LOGIN), None)
+        reason = next((text for code, text in self._complaints.items() if code in LOGIN_ERRORS), None)
         if reason is None:
             return None
         words = re.sub(r"^\w+://\S+: | \(after \d+ms in state \w+\)$", "", reason)
-        return (
-            f"the broker at {resolve_brokers(self._settings)} refuses user {self._settings.sasl_username!r}: {words}; "
-            "check sasl_username, sasl_mechanism and sasl_password (or sasl_password_file)"
-        )
+        broker, user = resolve_brokers(self._settings), self._settings.sasl_username
+        return f"the broker at {broker} refuses user {user!r}: {words}; {LOGIN_REMEDY}"
 
     def _group_fault(self) -> str | None:
         if KafkaError.GROUP_AUTHORIZATION_FAILED not in self._complaints:

@@ -41,7 +41,7 @@ _SCORE_DTYPE: Final = np.dtype(
 )
 
 _Name = tuple[str, str, str, int]
-"""Of a window: model id, symbol, timeframe and anchor."""
+"""A window's model id, symbol, timeframe and anchor."""
 _CacheKey = tuple[_Name, bytes]
 """A window's name, and all that its score is made from. Records that name the same window may contradict each other."""
 

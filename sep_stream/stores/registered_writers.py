@@ -12,7 +12,7 @@ from sep_stream.runtime.registry_address import RegistryAddress
 from sep_stream.stores.schema_registry import SchemaRegistry
 
 LOOK_S_MAX: Final = 10.0
-"""For all requests of one look: a worker waits for them."""
+"""Bound on all requests of one look; a worker waits for them."""
 IDS_MAX: Final = 16
 """Ids that are asked for one by one in a look; of more, the subjects' own versions are listed first."""
 UNKNOWN_S: Final = 60.0

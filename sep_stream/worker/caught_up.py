@@ -93,7 +93,7 @@ class CaughtUp:
                         log.info("worker progress", **await asyncio.to_thread(self.progress))
 
     def progress(self) -> dict[str, str]:
-        """By stage, how many records its group has handled of those that its input holds now: `1200/28762`. The first
+        """Return how many records each stage's group has handled of those that its input holds: `1200/28762`. The first
         stage's total is that of the start."""
         found = {}
         for stage in self._inputs:

@@ -122,7 +122,7 @@ class GroupMember:
         return {place: offset for place, offset in offsets.items() if offset is not None}
 
     def _arrive(self, fetched: Fetched) -> None:
-        """Without the batches whose epoch has passed since their fetch."""
+        """Hand a fetch over, less the batches whose epoch has passed since."""
         try:
             kept = Fetched(tuple(batch for batch in fetched.batches if self.is_current(batch)))
             if not kept.batches:
@@ -134,13 +134,10 @@ class GroupMember:
             self._end_with(error)
 
     def _end_with(self, error: BaseException) -> None:
-        self.break_off()
-        self._fail(error)
-
-    def break_off(self) -> None:
-        """Commit nothing more: the process has failed."""
+        """Commit nothing more, and let nobody wait."""
         self._broken = True
         self._acknowledged.set()
+        self._fail(error)
 
     async def _finish(self, places: Sequence[Place]) -> dict[Place, int]:
         """Wait until what was fetched of these partitions is acknowledged, or the time for it is up."""

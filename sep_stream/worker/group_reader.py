@@ -14,11 +14,18 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
-from sep_stream.errors import DependencyError, SepError, StateError
-from sep_stream.runtime.asker import denial, is_denial
+from sep_stream.errors import DependencyError, StateError
+from sep_stream.runtime.asker import LOGIN_ERRORS, LOGIN_REMEDY, denial, is_denial
 from sep_stream.runtime.kafka_config import librdkafka
 from sep_stream.runtime.log_reader import RecordBatch
 from sep_stream.runtime.settings import Settings
@@ -41,9 +48,11 @@ only waited out; it must be far below the group's poll interval."""
 REQUEST_S_MAX: Final = 5.0
 CLOSE_S_MAX: Final = 15.0
 
-_ENDS_MEMBERSHIP: Final = {
-    KafkaError.FENCED_INSTANCE_ID: "another worker uses this group instance; give each its own SEP_GROUP_INSTANCE",
-    KafkaError._FENCED: "another worker uses this group instance; give each its own SEP_GROUP_INSTANCE",
+_FENCED: Final = "another worker uses this group instance; give each its own SEP_GROUP_INSTANCE"
+_OLD_BROKER: Final = "the broker does not know what is asked of it; it must be Kafka 2.4 or newer"
+_ENDS_MEMBERSHIP: Final = dict.fromkeys(LOGIN_ERRORS, LOGIN_REMEDY) | {
+    KafkaError.FENCED_INSTANCE_ID: _FENCED,
+    KafkaError._FENCED: _FENCED,
     KafkaError.INCONSISTENT_GROUP_PROTOCOL: (
         "members of another version share the partitions in another way; stop them all, then start these"
     ),
@@ -52,13 +61,9 @@ _ENDS_MEMBERSHIP: Final = {
         f"the broker takes no session timeout of {SESSION_TIMEOUT_MS} ms; see its group.min.session.timeout.ms and "
         "group.max.session.timeout.ms"
     ),
-    KafkaError.UNSUPPORTED_VERSION: "the broker does not know what is asked of it; it must be Kafka 2.4 or newer",
-    KafkaError._UNSUPPORTED_FEATURE: "the broker does not know what is asked of it; it must be Kafka 2.4 or newer",
+    KafkaError.UNSUPPORTED_VERSION: _OLD_BROKER,
+    KafkaError._UNSUPPORTED_FEATURE: _OLD_BROKER,
     KafkaError._FATAL: "start the worker again",
-    KafkaError._AUTHENTICATION: "check sasl_username, sasl_mechanism and sasl_password (or sasl_password_file)",
-    KafkaError.SASL_AUTHENTICATION_FAILED: (
-        "check sasl_username, sasl_mechanism and sasl_password (or sasl_password_file)"
-    ),
 }
 """Errors that no waiting mends, each with what does."""
 
@@ -100,7 +105,7 @@ class GroupReader:
     """Reads `topics` as a member of `group`.
 
     A group without an offset begins where the log does; an offset that the log does not hold is an error.
-    records_max: of a fetch · lost_input_remedy: what to do where the log no longer holds what the group has to handle
+    lost_input_remedy: what to do where the log no longer holds what the group has to handle
     """
 
     def __init__(
@@ -140,7 +145,7 @@ class GroupReader:
             "queued.min.messages": QUEUED_RECORDS_MIN,
             "queued.max.messages.kbytes": QUEUED_KBYTES_MAX,
             "on_commit": self._on_commit,
-            "error_cb": self._on_error,
+            "error_cb": self._heed,
         }
         if self._settings.group_protocol == "classic":  # by the other, the broker decides these
             config |= {
@@ -200,8 +205,10 @@ class GroupReader:
                 else:
                     fetched += self._fetch()
             self._consumer.close()
+        except KafkaException as error:
+            self._receiver.fail(DependencyError(f"consumer group {self.group!r}: {error.args[0].str()}"))
         except BaseException as error:  # noqa: BLE001 - whatever ends the thread has to end the process
-            self._receiver.fail(error if isinstance(error, SepError) else self._unavailable(error))
+            self._receiver.fail(error)
 
     def _fetch(self) -> tuple[Batch, ...]:
         """What is there, waiting a little for the first of it. Rebalances, commits and errors are told meanwhile: what
@@ -225,8 +232,8 @@ class GroupReader:
     def _assignment(self) -> list[TopicPartition]:
         return [TopicPartition(*place) for place in self._positions]
 
-    def _batches(self, messages: Sequence[KafkaMessage]) -> tuple[Batch, ...]:
-        parts: dict[Place, list[KafkaMessage]] = defaultdict(list)
+    def _batches(self, messages: Sequence[Message]) -> tuple[Batch, ...]:
+        parts: dict[Place, list[Message]] = defaultdict(list)
         for message in messages:
             if (error := message.error()) is None:
                 parts[Place(message.topic(), message.partition())].append(message)
@@ -265,7 +272,7 @@ class GroupReader:
                 errors = [failure.args[0]]
             if not errors:
                 break
-            self._heed(errors[0], None, -1)
+            self._heed(errors[0])
             if self._ending.wait(WAIT_S_MAX):  # a broker that stays away ends the process elsewhere
                 raise KafkaException(errors[0])
         return [
@@ -281,7 +288,7 @@ class GroupReader:
             try:
                 consumer.commit(offsets=_places(offsets), asynchronous=False)
             except KafkaException as error:  # the next member handles it again
-                self._heed(error.args[0], None, -1)
+                self._heed(error.args[0])
         log.info("partitions given up", group=self.group, partitions=_named(partitions))
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -321,14 +328,11 @@ class GroupReader:
         if wanted is not None:
             wanted.done.set_result(done)
         for refusal in refusals[:1]:
-            self._heed(refusal, None, -1)
+            self._heed(refusal)
 
     # Errors.
 
-    def _on_error(self, error: KafkaError) -> None:
-        self._heed(error, None, -1)
-
-    def _heed(self, error: KafkaError, topic: str | None, partition: int) -> None:
+    def _heed(self, error: KafkaError, topic: str | None = None, partition: int = -1) -> None:
         """Raises what ends the process; anything else is counted, and told once."""
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET and topic is not None:
@@ -348,22 +352,13 @@ class GroupReader:
         """Going on at the log's start would pass over records that nobody handled."""
         position = self._positions.get(place)
         offset = position.offset if position is not None else None
-        tp = TopicPartition(*place)
-        try:
-            low, high = self._consumer.get_watermark_offsets(tp, REQUEST_S_MAX, cached=False)
-        except KafkaException as error:
-            return self._unavailable(error)
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), REQUEST_S_MAX, cached=False)
         gone = offset is None or offset < low
         what = "records that it has not handled were deleted" if gone else "the topic was cut or made anew"
         return StateError(
             f"{place}: group {self.group} goes on at offset {offset}, but the log holds {low} to {high}: {what}; "
             f"{self._lost_input_remedy}"
         )
-
-    def _unavailable(self, error: BaseException) -> Any:
-        if isinstance(error, KafkaException):
-            return DependencyError(f"consumer group {self.group!r}: {error.args[0].str()}")
-        return error
 
 
 def _remedy(error: KafkaError) -> str:

@@ -33,7 +33,7 @@ from sep_stream.worker.score_stage import ScoreStage, ScoreTopics
 from sep_stream.worker.settle_stage import SettleStage, SettleTopics
 from sep_stream.worker.stage import BatchAgent, Counters, Stage
 from sep_stream.worker.stage_app import StageApp
-from sep_stream.worker.stop_signals import stop_on_signals
+from sep_stream.worker.stop_signals import NOT_IN_TIME, stop_on_signals
 
 STAGES: Final = ("convert", "metrics", "score", "settle")
 """In the order of the data: those that run unless others are named."""
@@ -143,7 +143,7 @@ class Worker:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await asyncio.gather(*(app.end() for app in apps))
         except TimeoutError:
-            log.warning("worker did not stop in time; what was not committed will be handled again")
+            log.warning(NOT_IN_TIME)
 
     def faults(self) -> list[Fault]:
         """Which groups and partitions of this process don't go on, as of the last look, 2 s ago or less; none if all do

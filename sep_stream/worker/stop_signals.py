@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+NOT_IN_TIME: Final = "worker did not stop in time; what was not committed will be handled again"
 _LOG_S_MAX: Final = 1.0
 """Bound on the last log line: whoever should read it may have stopped reading."""
 
@@ -61,8 +62,7 @@ def _ignore(_: int, __: FrameType | None) -> None:
 
 
 def _end_at_once() -> None:
-    text = "worker did not stop in time; what was not committed will be handled again"
-    telling = threading.Thread(target=log.warning, args=(text,), daemon=True)
+    telling = threading.Thread(target=log.warning, args=(NOT_IN_TIME,), daemon=True)
     telling.start()
     telling.join(_LOG_S_MAX)
     os._exit(1)

@@ -350,7 +350,8 @@ def test_after_a_failure_no_state_is_saved(run: Run) -> None:
         fetched = await play.fetch(batch([0]))
         assert fetched is not None
         play.member.acknowledge(fetched)
-        play.member.break_off()
+        play.member.fail(StateError("gone"))
+        await all_goes_on()
         assert await play.give_up(A) == {}
         assert saved == []
 
